@@ -76,7 +76,7 @@ def make_requests(count: int, seed: int) -> list[Request]:
     requests = []
     for _ in range(count):
         prefix = dice.choice(prefixes) if dice.random() < PREFIX_SHARE else []
-        tail = SHORTEST_TAIL + int((LONGEST_TAIL - SHORTEST_TAIL) * dice.random() ** 2)
+        tail = SHORTEST_TAIL + int((LONGEST_TAIL - SHORTEST_TAIL) * dice.random() ** 3)
         requests.append(Request(prefix + tokens(tail), dice.randint(SHORTEST_OUTPUT, LONGEST_OUTPUT)))
     return requests
 

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+import trace as traces  # the sibling module: a script's own folder comes before the standard library
 import zlib
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import oracle
-import trace as traces  # the sibling module: a script's own folder comes before the standard library
 
 STALL_STEPS = 1000
 """Steps in a row without a scheduled token after which the pool is taken to be too small."""
@@ -177,10 +177,10 @@ class Driver:
         """Drive until every request has finished and every batch has been updated."""
         while self.requests.waiting or self.scheduler.has_requests() or self.in_flight:
             self._arrivals()
-            self._schedule()
+            scheduled = self._schedule()
             if self.options.step_delay_ms:
                 time.sleep(self.options.step_delay_ms / 1000)
-            if len(self.in_flight) >= self.depth or not self._scheduled_last():
+            if len(self.in_flight) >= self.depth or not scheduled:
                 self._update()
             self._maybe_reset()
             self.clock += 1
@@ -194,16 +194,15 @@ class Driver:
             self.added.append(request)
             self.scheduler.add_request(request)
 
-    def _schedule(self) -> None:
+    def _schedule(self) -> bool:
+        """Schedule a batch if there is anything to do; whether it has tokens."""
         if not self.scheduler.has_requests():
-            return
+            return False
         scheduled = self.scheduler.schedule()
         self.tally["schedules"] += 1
         self._count_tokens(scheduled)
         self.in_flight.append((scheduled, self._model_output(scheduled)))
-
-    def _scheduled_last(self) -> bool:
-        return bool(self.in_flight) and self.in_flight[-1][0].total_num_scheduled_tokens > 0 and self.depth > 1
+        return bool(scheduled.num_scheduled_tokens)
 
     def _count_tokens(self, scheduled: Any) -> None:
         self.tally["scheduled_tokens"] += scheduled.total_num_scheduled_tokens

@@ -11,6 +11,29 @@ Shares no code with the profiler, and sees things another way wherever there is 
 
 Methods are replaced on the instances only and call the class's current attribute, so whatever a
 profiler put on the classes, before or after, still runs.
+
+Keys of the result; the null block never counts, times are time.monotonic() seconds:
+
+    total_blocks          usable blocks of the pool
+    allocated             blocks handed out by get_new_blocks
+    distinct_blocks       different ones among them
+    evicted, evictions    cached blocks that lost their hash to an allocation or to evict_blocks, in order:
+                          block, time, lifetime_s (since allocation), idle_s (since last touch, else allocation)
+    touched               blocks passed to touch, touched_from_free of them were free
+    references_dropped    blocks passed to free_blocks, freed of them went back to the free queue
+    null_entries          null blocks passed to touch and free_blocks
+    operations            calls of get_new_blocks, touch, free_blocks that changed the number of free blocks
+    peak_used             most blocks in use at any moment
+    failed_allocations    allocate_slots calls that returned None
+    resets, resets_failed reset_prefix_cache calls of the pool, by answer
+    steps, schedules      calls of update_from_output, of schedule
+    rows                  per step [used, cached free, empty, peak used since the step before]
+    preemptions, requests summed num_preemptions of the requests added, and their number
+    prefix                sums of every PrefixCacheStats vLLM made, in tokens (queries, hits) and requests;
+                          preempted_* is apart, not included; prefix_recorded: the same from the calls
+    used_at_end, cached_at_end, empty_at_end   of the last scan
+    mismatch_count, mismatches   disagreements of mirror, scan and vLLM's answers (the first 20); must be none
+    unmirrored            calls of pool methods the mirror does not follow; must be empty
 """
 
 from __future__ import annotations
@@ -83,7 +106,7 @@ class Eviction:
 
 @dataclass
 class Counts:
-    """Totals; the meaning of each is in `Oracle.result`'s keys of the same name."""
+    """Totals; the module's text explains each."""
 
     allocated: int = 0
     distinct_blocks: int = 0
@@ -372,7 +395,7 @@ class Oracle:
     # -- result ---------------------------------------------------------------------------------------
 
     def result(self) -> dict[str, Any]:
-        """Everything found, as plain JSON types (keys: tests/driver/README is the module `test_driver`)."""
+        """Everything found, as plain JSON types; the module's text explains the keys."""
         used, cached, empty = self.scan()
         prefix = Counter(self.prefix)
         leftover = getattr(self.manager, "prefix_cache_stats", None)

@@ -23,6 +23,7 @@ class EventLog:
     """An append-only text file with one line per graph event; processes may share it, by fork or by name."""
 
     def __init__(self, path: str) -> None:
+        """Open the file, which is made where it does not exist."""
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def write(self, event: str, graph_id: int) -> None:
@@ -59,6 +60,7 @@ class CUDAGraph:
     """Stands in for torch.cuda.CUDAGraph: the same methods, checks of their order, and no computation."""
 
     def __init__(self, keep_graph: bool = False) -> None:
+        """Make a graph with nothing captured."""
         self.graph_id = next(_graph_ids)
         self.captured = False
         self._keep_graph = keep_graph
@@ -115,13 +117,14 @@ class GraphCapture:
         capture_error_mode: str = "global",
         **options: Any,
     ) -> None:
+        """Remember what to capture into; a stream or other options make no difference."""
         self.cuda_graph = cuda_graph
-        self.pool: tuple[()] | tuple[PoolHandle] = () if pool is None else (pool,)
+        self.pool = pool
         self.capture_error_mode = capture_error_mode
 
     def __enter__(self) -> None:
         """Begin the capture, through the class as PyTorch does, so that a patched method is seen."""
-        self.cuda_graph.capture_begin(*self.pool, capture_error_mode=self.capture_error_mode)
+        self.cuda_graph.capture_begin(self.pool, capture_error_mode=self.capture_error_mode)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -47,8 +47,6 @@ def mend() -> None:
     from vllm.v1.sample.ops import topk_topp_sampler
     from vllm.v1.worker.gpu.sample import sampler
 
-    topk_topp_sampler.HAS_TRITON = False  # vLLM has top-k and top-p in torch too
-    sampler.gumbel_sample = _argmax
     store = InterpreterBuilder.create_masked_store
 
     def create_masked_store(builder: Any, pointers: Any, value: Any, mask: Any, *options: Any) -> Any:
@@ -56,7 +54,13 @@ def mend() -> None:
         mask.data = mask.data.astype(bool)
         return store(builder, pointers, value, mask, *options)
 
-    InterpreterBuilder.create_masked_store = create_masked_store
-    GridExecutor._init_args_hst = _keep_arguments
-    GridExecutor._restore_args_dev = _no_action
-    TritonSemantic.binary_op_sanitize_overflow_impl = _no_action
+    replacements: list[tuple[Any, str, Any]] = [
+        (topk_topp_sampler, "HAS_TRITON", False),  # vLLM has top-k and top-p in torch too
+        (sampler, "gumbel_sample", _argmax),
+        (InterpreterBuilder, "create_masked_store", create_masked_store),
+        (GridExecutor, "_init_args_hst", _keep_arguments),
+        (GridExecutor, "_restore_args_dev", _no_action),
+        (TritonSemantic, "binary_op_sanitize_overflow_impl", _no_action),
+    ]
+    for owner, name, replacement in replacements:
+        setattr(owner, name, replacement)

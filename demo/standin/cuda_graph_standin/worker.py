@@ -11,9 +11,11 @@ from vllm.v1.worker import cpu_worker  # isort: skip - first: this import puts v
 
 import torch
 from vllm.compilation import breakable_cudagraph
+from vllm.compilation.counter import compilation_counter
 from vllm.config import CUDAGraphMode, set_current_vllm_config
 from vllm.distributed import parallel_state
 from vllm.utils import torch_utils
+from vllm.utils.torch_utils import current_stream
 from vllm.v1.attention.backend import AttentionCGSupport
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
 from vllm.v1.worker import gpu_worker
@@ -22,7 +24,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.workspace import init_workspace_manager
 
 
-def _no_kernel_warmup(worker: gpu_worker.Worker) -> None:
+def _no_kernel_warmup(worker: gpu_worker.Worker, **options: Any) -> None:
     """In place of kernel_warmup, which tunes GPU kernels and imports what a CPU install lacks."""
 
 
@@ -33,10 +35,10 @@ def _same_tensor(tensor: Any) -> Any:
 
 @contextmanager
 def _graph_capture(
-    group: parallel_state.GroupCoordinator, context: parallel_state.GraphCaptureContext | None = None
+    group: parallel_state.GroupCoordinator, graph_capture_context: parallel_state.GraphCaptureContext | None = None
 ) -> Iterator[parallel_state.GraphCaptureContext]:
     """In place of GroupCoordinator.graph_capture, which asks for the communicator of a GPU once a group has two ranks."""
-    yield context or parallel_state.GraphCaptureContext(torch.cuda.Stream())
+    yield graph_capture_context or parallel_state.GraphCaptureContext(current_stream())
 
 
 class GraphV1Runner(CPUModelRunner):
@@ -56,8 +58,8 @@ class GraphCpuWorker(cpu_worker.CPUWorker):
 
     def init_device(self) -> None:
         """Make the runner, and the workspace that the GPU worker would have made."""
-        super().init_device()
-        init_workspace_manager(self.device, 1)
+        super().init_device()  # type: ignore[no-untyped-call]
+        init_workspace_manager(torch.device("cpu"), 1)
 
     def determine_available_memory(self) -> int:
         """The CPU's memory for the KV cache; with STANDIN_MEMORY_ESTIMATE=1, after the GPU's throw-away captures."""
@@ -71,20 +73,25 @@ class GraphCpuWorker(cpu_worker.CPUWorker):
         """Warm up, then capture: the GPU worker's code."""
         return gpu_worker.Worker.compile_or_warm_up_model(self)
 
+    def standin_counters(self) -> dict[str, int]:
+        """vLLM's compilation counters in this process: `llm.collective_rpc("standin_counters")` asks every worker."""
+        return dict(vars(compilation_counter))
+
     def _captures_graphs(self) -> bool:
         return self.vllm_config.compilation_config.cudagraph_mode != CUDAGraphMode.NONE
 
 
-def _patch_vllm() -> None:
-    """Replace what only a GPU build or a GPU has."""
-    gpu_worker.kernel_warmup = _no_kernel_warmup
-    torch_utils.weak_ref_tensor = breakable_cudagraph.weak_ref_tensor = _same_tensor
-    parallel_state.GroupCoordinator.graph_capture = _graph_capture
-    CPUAttentionMetadataBuilder._cudagraph_support = AttentionCGSupport.ALWAYS
-    cpu_worker.CPUModelRunner = GraphV1Runner
-
-
-_patch_vllm()
+# What only a GPU build or a GPU has: where it is, its name there, and what takes its place.
+REPLACEMENTS: list[tuple[Any, str, Any]] = [
+    (gpu_worker, "kernel_warmup", _no_kernel_warmup),
+    (torch_utils, "weak_ref_tensor", _same_tensor),
+    (breakable_cudagraph, "weak_ref_tensor", _same_tensor),
+    (parallel_state.GroupCoordinator, "graph_capture", _graph_capture),
+    (CPUAttentionMetadataBuilder, "_cudagraph_support", AttentionCGSupport.ALWAYS),
+    (cpu_worker, "CPUModelRunner", GraphV1Runner),
+]
+for owner, name, replacement in REPLACEMENTS:
+    setattr(owner, name, replacement)
 if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1":
     from cuda_graph_standin import interpreter
 

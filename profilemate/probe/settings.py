@@ -1,0 +1,135 @@
+"""Settings of a session, from the environment and ProfilingConfig. A bad value gives the default and one warning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from profilemate.trackers import TRACKERS
+
+DEFAULT_DIRECTORY = "/tmp/vllm_profiling"  # noqa: S108 - the folder that users know
+
+
+class Settings(NamedTuple):
+    """What the user chose, and what was wrong with it. Sizes in bytes."""
+
+    directory: str = DEFAULT_DIRECTORY
+    verbose: bool = False
+    log_interval: int = 100
+    trackers: tuple[str, ...] = TRACKERS
+    check_replays: bool = False
+    device_timing_every: int = 10
+    session_cap_bytes: int = 2 << 30
+    folder_cap_bytes: int = 10 << 30
+    disk_floor_bytes: int = 1 << 30
+    network_file_system: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Variable(NamedTuple):
+    """One setting: its PROFILEMATE_ name, the older name if any, how it is read, and what a good value is."""
+
+    field: str
+    name: str
+    older_name: str | None
+    read: Callable[[str], Any]
+    expects: str
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _switch(text: str) -> bool:
+    words = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    return words[text.lower()]
+
+
+def _size(text: str) -> int:
+    units = {"k": 10, "m": 20, "g": 30}
+    if text[-1].lower() in units:
+        return int(float(text[:-1]) * (1 << units[text[-1].lower()]))
+    return _count(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not set(names) <= set(TRACKERS):
+        raise ValueError(text)
+    return names
+
+
+VARIABLES = (
+    Variable("directory", "PROFILEMATE_DIR", "VLLM_PROFILING_DIR", str, "a folder"),
+    Variable("verbose", "PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE", _switch, "0 or 1"),
+    Variable("log_interval", "PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL", _positive, "a number from 1"),
+    Variable("trackers", "PROFILEMATE_TRACKERS", None, _names, "names out of " + ", ".join(TRACKERS)),
+    Variable("check_replays", "PROFILEMATE_CHECK_REPLAYS", None, _switch, "0 or 1"),
+    Variable(
+        "device_timing_every", "PROFILEMATE_DEVICE_TIMING_EVERY", None, _count, "a number; 0 for no device times"
+    ),
+    Variable("session_cap_bytes", "PROFILEMATE_SESSION_CAP", None, _size, "bytes, or a number with K, M or G"),
+    Variable("folder_cap_bytes", "PROFILEMATE_FOLDER_CAP", None, _size, "bytes, or a number with K, M or G"),
+    Variable("disk_floor_bytes", "PROFILEMATE_DISK_FLOOR", None, _size, "bytes, or a number with K, M or G"),
+    Variable("network_file_system", "PROFILEMATE_NETWORK_FS", None, _switch, "0 or 1"),
+)
+
+TRACKER_SWITCHES = {
+    "cuda_graphs": "ENABLE_CUDA_GRAPH_TRACKING",
+    "kv_cache": "ENABLE_KV_CACHE_TRACKING",
+}
+
+
+def from_config(config: Any) -> dict[str, Any]:
+    """What the user's ProfilingConfig class says; None means the defaults."""
+    if config is None:
+        return {}
+    values: dict[str, Any] = {
+        "trackers": tuple(name for name in TRACKERS if getattr(config, TRACKER_SWITCHES[name], True))
+    }
+    interval = getattr(config, "LOG_INTERVAL", None)
+    if isinstance(interval, int) and not isinstance(interval, bool) and interval > 0:
+        values["log_interval"] = interval
+    directory = getattr(config, "OUTPUT_DIR", None)
+    if isinstance(directory, (str, os.PathLike)) and os.fspath(directory):
+        values["directory"] = str(directory)
+    return values
+
+
+def load(environ: Mapping[str, str], config: Any = None) -> Settings:
+    """Read all settings. Never raises for a bad value: the default stays and `warnings` gets a sentence."""
+    values = from_config(config)
+    warnings = []
+    for variable in VARIABLES:
+        name, text = _lookup(environ, variable)
+        if not text:
+            continue
+        try:
+            values[variable.field] = variable.read(text)
+        except Exception:
+            kept = values.get(variable.field, Settings._field_defaults[variable.field])
+            warnings.append(f"{name}={text!r} is not {variable.expects}; {kept!r} is used")
+    for name in ("PROFILEMATE_ENABLE", "VLLM_ENABLE_PROFILING"):
+        text = environ.get(name, "").strip().lower()
+        if text not in ("", "0", "1", "true", "false", "on", "off", "yes", "no"):
+            warnings.append(f"{name}={text!r} is not 0 or 1; it counts as unset")
+    return Settings(**values, warnings=tuple(warnings))
+
+
+def _lookup(environ: Mapping[str, str], variable: Variable) -> tuple[str, str]:
+    for name in (variable.name, variable.older_name):
+        text = environ.get(name, "").strip() if name else ""
+        if name and text:
+            return name, text
+    return variable.name, ""

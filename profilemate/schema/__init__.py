@@ -1,0 +1,1 @@
+"""The contract between the half inside the server and the half that reads: tables, file names and the format number."""

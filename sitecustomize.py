@@ -1,0 +1,20 @@
+"""Starts ProfileMate in every Python process that has this folder on PYTHONPATH and imports vLLM."""
+
+
+class ProfilingConfig:
+    """Defaults, to be edited; an environment variable (see README.md) wins over a value here."""
+
+    ENABLE_CUDA_GRAPH_TRACKING = True
+    ENABLE_KV_CACHE_TRACKING = True
+    LOG_INTERVAL = 100  # block operations between two rows of kv_cache_usage.csv
+    OUTPUT_DIR = "/tmp/vllm_profiling"
+
+
+try:
+    import profilemate.boot
+
+    profilemate.boot.start(ProfilingConfig, __file__)
+except Exception as error:  # the interpreter goes on whatever happens here
+    import sys
+
+    sys.stderr.write(f"[profilemate] off: {type(error).__name__}: {error}\n")
