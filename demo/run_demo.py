@@ -57,7 +57,7 @@ def server_arguments(model: Path, port: int) -> list[str]:
         "port": str(port),
         "max-model-len": "2048",
         "block-size": "32",
-        "num-gpu-blocks-override": "96",
+        "num-gpu-blocks-override": "72",
         "max-num-seqs": "8",
         "max-num-batched-tokens": "256",
         "gpu-memory-utilization": "0.3",

@@ -80,13 +80,13 @@ def create_session(directory: str, settings: Settings) -> str:
             os.mkdir(path, 0o700)
         except FileExistsError:
             continue
-        write_json(os.path.join(path, names.SESSION_FILE), _session_record(path, settings))
+        write_json(os.path.join(path, names.SESSION_FILE), session_record(path, settings))
         os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
         return path
     raise FolderRefusedError(f"{directory} holds 1,000 sessions of this second")
 
 
-def _session_record(path: str, settings: Settings) -> dict[str, Any]:
+def session_record(path: str, settings: Settings) -> dict[str, Any]:
     return {
         "format": names.FORMAT,
         "session_id": os.path.basename(path),

@@ -63,6 +63,8 @@ class Hook(NamedTuple):
     arguments: tuple[Argument, ...] = ()
     late: bool = False
     optional: bool = False
+    unless: str = ""
+    """Another target of the module that makes this hook needless where it exists."""
 
 
 class HookState:
@@ -284,12 +286,22 @@ def owner_and_name(module: Any, target: str) -> tuple[Any, str]:
     return owner, name
 
 
+def _exists(module: Any, target: str) -> bool:
+    try:
+        owner, name = owner_and_name(module, target)
+    except AttributeError:
+        return False
+    return name in vars(owner)
+
+
 def misfit(hook: Hook, module: Any) -> str:
     """Why a hook does not go into its imported module; empty if it does."""
     try:
         owner, name = owner_and_name(module, hook.target)
     except AttributeError as error:
         return f"absent: {error}"
+    if hook.unless and _exists(module, hook.unless):
+        return f"absent: not needed, {hook.unless} is there"
     if name not in vars(owner):
         return f"absent: {hook.target} is not defined in {hook.module}"
     found = vars(owner)[name]

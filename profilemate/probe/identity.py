@@ -1,0 +1,225 @@
+"""Hooks that tell which process this is and which phase it is in, from vLLM's own state."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from profilemate.probe import install, phase
+from profilemate.probe.hook import Argument, Hook, ahead, following, scope
+from profilemate.probe.process import THIS
+
+
+def read(source: Any, path: str) -> Any:
+    """An attribute by dotted path, or None: vLLM's configuration changes its shape between versions."""
+    for name in path.split("."):
+        source = getattr(source, name, None)
+        if source is None:
+            return None
+    return source
+
+
+ENGINE_CONFIG = {
+    "model": "model_config.model",
+    "dtype": "model_config.dtype",
+    "max_model_len": "model_config.max_model_len",
+    "enforce_eager": "model_config.enforce_eager",
+    "block_size": "cache_config.block_size",
+    "num_gpu_blocks": "cache_config.num_gpu_blocks",
+    "num_gpu_blocks_override": "cache_config.num_gpu_blocks_override",
+    "gpu_memory_utilization": "cache_config.gpu_memory_utilization",
+    "cache_dtype": "cache_config.cache_dtype",
+    "enable_prefix_caching": "cache_config.enable_prefix_caching",
+    "max_num_seqs": "scheduler_config.max_num_seqs",
+    "max_num_batched_tokens": "scheduler_config.max_num_batched_tokens",
+    "async_scheduling": "scheduler_config.async_scheduling",
+    "tensor_parallel_size": "parallel_config.tensor_parallel_size",
+    "pipeline_parallel_size": "parallel_config.pipeline_parallel_size",
+    "data_parallel_size": "parallel_config.data_parallel_size",
+    "cudagraph_mode": "compilation_config.cudagraph_mode",
+    "cudagraph_capture_sizes": "compilation_config.cudagraph_capture_sizes",
+    "compilation_mode": "compilation_config.mode",
+    "device": "device_config.device_type",
+}
+"""What is written of vLLM's configuration. A list of what may be written, so that no secret ever is."""
+
+
+def note_engine_config(vllm_config: Any) -> None:
+    """Keep the allowed settings, as JSON can hold them, and the number of processes that share the size cap."""
+    for name, path in ENGINE_CONFIG.items():
+        value = read(vllm_config, path)
+        if value is not None:
+            THIS.engine_config[name] = plain(value)
+    world = read(vllm_config, "parallel_config.world_size") or 1
+    data_parallel = read(vllm_config, "parallel_config.data_parallel_size") or 1
+    THIS.num_processes = (int(world) + 1) * int(data_parallel) + 1
+
+
+def plain(value: Any) -> Any:
+    """Numbers, booleans and lists of them as they are; an enum by its name; all else as text."""
+    if isinstance(value, (bool, int, float, str)) and not hasattr(value, "name"):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(getattr(value, "name", value))
+
+
+# -- front end ----------------------------------------------------------------------------------------------------------
+
+
+def engine_arguments_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """Engine arguments were built: only a process that launches an engine does that, or its front-end child."""
+    THIS.join_or_begin_session(launches=True)
+    pass_session_to_ray(args[0])
+
+
+def pass_session_to_ray(engine_args: Any) -> None:
+    """Ask vLLM's older Ray executor to copy our variables to its workers; the newer one copies all."""
+    if "ray" not in str(getattr(engine_args, "distributed_executor_backend", "")).lower():
+        return
+    name = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
+    ours = [key for key in os.environ if key.startswith("PROFILEMATE_")]
+    before = [key for key in os.environ.get(name, "").split(",") if key]
+    os.environ[name] = ",".join([*before, *(key for key in ours if key not in before)])
+
+
+def offline_front_end(args: Any, kwargs: Any) -> None:
+    """`LLM(...)` in a script."""
+    THIS.take_role("LLM", launches=True)
+
+
+CLIENT_INDEX = Argument("client_index")
+CLIENT_COUNT = Argument("client_count")
+
+
+def api_server(args: Any, kwargs: Any) -> None:
+    """AsyncLLM: the front end of a server, numbered where there are several."""
+    several = (CLIENT_COUNT.of(args, kwargs) or 1) > 1
+    THIS.take_role("APIServer", f"APIServer_{CLIENT_INDEX.of(args, kwargs)}" if several else "", launches=True)
+
+
+# -- engine core --------------------------------------------------------------------------------------------------------
+
+CORE_CONFIG = Argument("vllm_config")
+
+
+def engine_core_begins(args: Any, kwargs: Any) -> None:
+    """EngineCore's constructor: know the role before the first row is made."""
+    config = CORE_CONFIG.of(args, kwargs)
+    note_engine_config(config)
+    index = read(config, "parallel_config.data_parallel_index")
+    rank = read(config, "parallel_config.data_parallel_rank") if index is None else index
+    count = max(read(config, "parallel_config.data_parallel_size") or 1, (rank or 0) + 1)
+    if THIS.engine_index is None:
+        THIS.engine_index = int(rank or 0)
+    THIS.take_role("EngineCore", f"EngineCore_DP{rank}" if count > 1 or _titled_dp() else "")
+
+
+def _titled_dp() -> bool:
+    """Dense models run data parallel as engines of size 1 each; only the process's name still tells."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return multiprocessing is not None and "_DP" in multiprocessing.current_process().name
+
+
+def engine_core_ready(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The KV cache has its size now."""
+    note_engine_config(CORE_CONFIG.of(args, kwargs))
+    THIS.dirty = True
+    THIS.flush()
+
+
+# -- worker -------------------------------------------------------------------------------------------------------------
+
+GROUPS = {"dp": "get_dp_group", "pp": "get_pp_group", "tp": "get_tp_group", "ep": "get_ep_group"}
+
+
+def worker_has_device(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The worker's process groups exist now: take its ranks, name it as vLLM does, and hook torch."""
+    worker = getattr(args[0], "worker", None) or args[0]
+    ranks, sizes = group_ranks()
+    config = getattr(worker, "vllm_config", None)
+    data_parallel = read(config, "parallel_config.data_parallel_index")
+    if data_parallel:
+        ranks["dp"] = int(data_parallel)
+    THIS.ranks = {**ranks, **{f"{name}_size": size for name, size in sizes.items()}}
+    for name in ("rank", "local_rank"):
+        value = getattr(worker, name, None)
+        if isinstance(value, int):
+            THIS.ranks[name] = value
+    if config is not None:
+        note_engine_config(config)
+    parts = "".join(f"_{name.upper()}{ranks[name]}" for name in GROUPS if sizes.get(name, 1) > 1)
+    THIS.take_role("Worker", "Worker" + parts)
+    install.install_late_hooks()
+    THIS.flush()
+
+
+def group_ranks() -> tuple[dict[str, int], dict[str, int]]:
+    """Rank and size of this process in each of vLLM's process groups that exists."""
+    ranks: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    state = sys.modules.get("vllm.distributed.parallel_state")
+    for name, function in GROUPS.items():
+        try:
+            group = getattr(state, function)()
+            ranks[name], sizes[name] = int(group.rank_in_group), int(group.world_size)
+        except Exception:  # vLLM asserts where a group does not exist
+            continue
+    return ranks, sizes
+
+
+# -- phases -------------------------------------------------------------------------------------------------------------
+
+
+def _phase_hook(name: str, module: str, target: str, phase_name: str) -> Hook:
+    def enter(args: Any, kwargs: Any) -> int:
+        return phase.enter(phase_name)
+
+    def leave(depth: int, result: Any, args: Any, kwargs: Any) -> None:
+        phase.leave(depth)
+
+    return Hook(name, "probe", module, target, scope, enter, leave, optional=True)
+
+
+V1_RUNNER = "vllm.v1.worker.gpu_model_runner"
+V2_RUNNER = "vllm.v1.worker.gpu.model_runner"
+GPU_WORKER = "vllm.v1.worker.gpu_worker"
+CPU_WORKER = "vllm.v1.worker.cpu_worker"
+
+PHASES = (
+    ("gpu_worker.determine_available_memory", GPU_WORKER, "Worker.determine_available_memory", "profile"),
+    ("cpu_worker.determine_available_memory", CPU_WORKER, "CPUWorker.determine_available_memory", "profile"),
+    ("gpu_worker.warm_up", GPU_WORKER, "Worker.compile_or_warm_up_model", "warm_up"),
+    ("cpu_worker.warm_up", CPU_WORKER, "CPUWorker.compile_or_warm_up_model", "warm_up"),
+    ("gpu_worker.dummy_batch", GPU_WORKER, "Worker.execute_dummy_batch", "dummy"),
+    ("v1_runner.dummy_run", V1_RUNNER, "GPUModelRunner._dummy_run", "dummy"),
+    ("v1_runner.profile_run", V1_RUNNER, "GPUModelRunner.profile_run", "profile"),
+    ("v1_runner.capture_model", V1_RUNNER, "GPUModelRunner.capture_model", "capture"),
+    ("v1_runner.estimate", V1_RUNNER, "GPUModelRunner.profile_cudagraph_memory", "estimate"),
+    ("v2_runner.dummy_run", V2_RUNNER, "GPUModelRunner._dummy_run", "dummy"),
+    ("v2_runner.profile_run", V2_RUNNER, "GPUModelRunner.profile_run", "profile"),
+    ("v2_runner.capture_model", V2_RUNNER, "GPUModelRunner.capture_model", "capture"),
+    ("v2_runner.estimate", V2_RUNNER, "GPUModelRunner.profile_cudagraph_memory", "estimate"),
+)
+
+HOOKS = (
+    Hook(
+        "engine_args", "probe", "vllm.engine.arg_utils", "EngineArgs.__post_init__", following, None,
+        engine_arguments_made,
+    ),
+    Hook("llm", "probe", "vllm.entrypoints.llm", "LLM.__init__", ahead, offline_front_end, optional=True),
+    Hook(
+        "async_llm", "probe", "vllm.v1.engine.async_llm", "AsyncLLM.__init__", ahead, api_server, None,
+        (CLIENT_INDEX, CLIENT_COUNT), optional=True,
+    ),
+    Hook(
+        "engine_core.begin", "probe", "vllm.v1.engine.core", "EngineCore.__init__", scope, engine_core_begins,
+        engine_core_ready, (CORE_CONFIG,),
+    ),
+    Hook(
+        "worker.device", "probe", "vllm.v1.worker.worker_base", "WorkerWrapperBase.init_device", following, None,
+        worker_has_device,
+    ),
+    *(_phase_hook(*row) for row in PHASES),
+)

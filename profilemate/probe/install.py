@@ -1,0 +1,168 @@
+"""Second stage: collect the hooks of the trackers that are on, and put each in when its module is there."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+from profilemate.probe import phase
+from profilemate.probe.finder import TargetFinder
+from profilemate.probe.hook import Hook, HookState, put_in, take_out
+from profilemate.probe.process import THIS
+from profilemate.probe.settings import load
+from profilemate.schema.probe_tables import HEALTH
+from profilemate.trackers import TRACKERS
+
+HEALTH_GROWTH = 50
+"""Health rows come at most once a second and at least 1/50 of the session's age apart, so that a day has some 500."""
+
+LONGEST_HEALTH_PAUSE_NS = 60_000_000_000
+
+states: dict[str, HookState] = {}
+_finder: TargetFinder | None = None
+_began_ns = 0
+_next_health_ns = 0
+
+
+def tracker_hooks(name: str) -> tuple[Hook, ...]:
+    """The hooks of one tracker, from its folder."""
+    return tuple(import_module(f"profilemate.trackers.{name}.hooks").HOOKS)
+
+
+def probe_hooks() -> tuple[Hook, ...]:
+    """The hooks that every session needs: process identity and phases."""
+    return tuple(import_module("profilemate.probe.identity").HOOKS)
+
+
+def begin(config: Any = None) -> None:
+    """Start ProfileMate in this process. A second call, by whatever way in, does nothing."""
+    global _finder, _began_ns
+    if _finder is not None:
+        return
+    THIS.settings = load(os.environ, config)
+    for hook in probe_hooks():
+        states[hook.name] = HookState(hook)
+    for tracker in THIS.settings.trackers:
+        add_tracker(tracker)
+    _began_ns = time.monotonic_ns()
+    THIS.hook_records = hook_records
+    THIS.at_flush.append(report_health)
+    THIS.writer.stream(HEALTH, detail=False)
+    os.register_at_fork(after_in_child=after_fork)
+    early = {state.hook.module for state in states.values() if not state.hook.late}
+    _finder = TargetFinder(early, module_ready)
+    sys.meta_path.insert(0, _finder)
+    for name in early:
+        module = sys.modules.get(name)
+        if module is not None and not _is_importing(module):
+            module_ready(name, module)
+
+
+def add_tracker(tracker: str) -> None:
+    """Load one tracker; if it cannot be loaded the others go on and process.json says so."""
+    try:
+        for hook in tracker_hooks(tracker):
+            states[hook.name] = HookState(hook)
+    except Exception as error:
+        THIS.warnings.append(f"tracker {tracker} is off: {type(error).__name__}: {error}")
+
+
+def _is_importing(module: Any) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def module_ready(name: str, module: Any) -> None:
+    """Put in the hooks of a module that has just been imported. Never raises: vLLM's import stands."""
+    for state in states.values():
+        if state.hook.module == name and not state.hook.late and state.state in ("waiting", "absent"):
+            install(state, module)
+
+
+def install_late_hooks() -> None:
+    """Put in the hooks on torch, once the worker has its device. Idempotent."""
+    for state in states.values():
+        module = sys.modules.get(state.hook.module)
+        if state.hook.late and state.state == "waiting" and module is not None:
+            install(state, module)
+
+
+def install(state: HookState, module: Any) -> None:
+    """Put one hook in; whatever goes wrong is its reason."""
+    try:
+        put_in(state, module)
+    except Exception as error:
+        state.state, state.reason = "does_not_fit", f"{type(error).__name__}: {error}"
+    THIS.dirty = True
+
+
+def remove_all() -> None:
+    """Restore every original object."""
+    global _finder
+    for state in states.values():
+        take_out(state)
+    if _finder in sys.meta_path:
+        sys.meta_path.remove(_finder)
+    THIS.at_flush.clear()
+    states.clear()
+    _finder = None
+
+
+def is_optional(hook: Hook) -> bool:
+    """Whether some vLLM versions rightly have no such target."""
+    return hook.optional or bool(hook.unless)
+
+
+def hook_records() -> list[dict[str, str]]:
+    """State of every hook, for process.json; trackers that are off are listed as such."""
+    records = [
+        {
+            "name": state.hook.name,
+            "tracker": state.hook.tracker,
+            "target": f"{state.hook.module}:{state.hook.target}",
+            "state": "not_in_this_version" if state.state == "absent" and is_optional(state.hook) else state.state,
+            "reason": state.reason,
+        }
+        for state in states.values()
+    ]
+    for tracker in TRACKERS:
+        if tracker not in THIS.settings.trackers:
+            records.append(
+                {"name": tracker, "tracker": tracker, "target": "", "state": "tracker_off", "reason": "by setting"}
+            )
+    return records
+
+
+def report_health(now_ns: int) -> None:
+    """Queue a health row for every hook that was called since the last one, if it is time."""
+    global _next_health_ns
+    if now_ns < _next_health_ns:
+        return
+    pause = max(1_000_000_000, min(LONGEST_HEALTH_PAUSE_NS, (now_ns - _began_ns) // HEALTH_GROWTH))
+    _next_health_ns = now_ns + pause
+    add = THIS.writer.streams[HEALTH.name].add
+    for state in states.values():
+        if state.calls != state.reported_calls or state.failures != state.reported_failures:
+            if state.failures != state.reported_failures:
+                THIS.dirty = True
+            state.reported_calls, state.reported_failures = state.calls, state.failures
+            add((now_ns, state.hook.name, state.state, state.calls, state.failures))
+
+
+def after_fork() -> None:
+    """In a forked child: own files and numbers. Runs inside os.fork, so it must not raise."""
+    global _next_health_ns
+    try:
+        _next_health_ns = 0
+        phase.forget()
+        THIS.after_fork()
+        for state in states.values():
+            state.forget_calls()
+        for tracker in THIS.settings.trackers:
+            module = sys.modules.get(f"profilemate.trackers.{tracker}.hooks")
+            if module is not None:
+                module.after_fork()
+    except Exception:
+        THIS.off = True

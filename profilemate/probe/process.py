@@ -1,0 +1,268 @@
+"""This process in the session: which session, which role and ranks, its folder, its process.json and its writer.
+
+One object, `THIS`, lives for the life of the process; a forked child starts it anew and keeps only the session's path.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from profilemate import __version__
+from profilemate.probe import folders
+from profilemate.probe.settings import Settings
+from profilemate.probe.writer import Writer, process_share, quarter
+from profilemate.schema import names
+
+HookRecords = Callable[[], "list[dict[str, str]]"]
+DEFAULT_PROCESSES = 8
+
+
+class Process:
+    """State of ProfileMate in this process. Methods that touch the disk swallow OSError and switch recording off."""
+
+    def __init__(self) -> None:
+        """Nothing is written before a role and a session are known."""
+        self.settings = Settings()
+        self.writer = Writer()
+        self.session = ""
+        self.off = False
+        self.hook_records: HookRecords = list
+        self.at_flush: list[Callable[[int], None]] = []
+        self.warnings: list[str] = []
+        self.forget_identity()
+
+    def forget_identity(self) -> None:
+        """A forked child has no role yet, and a process folder of its own to come."""
+        self.role = ""
+        self.roles: list[str] = []
+        self.ranks: dict[str, int] = {}
+        self.engine_index: int | None = None
+        self.engine_config: dict[str, Any] = {}
+        self.num_processes = DEFAULT_PROCESSES
+        self.folder = ""
+        self.dirty = False
+
+    # -- session ---------------------------------------------------------------------------------------------------
+
+    def join_or_begin_session(self, launches: bool) -> None:
+        """Settle the session of this process: an inherited one, or a new one where this process launches a server.
+
+        `launches` is true at engine arguments, which only a front end builds. A child of the session's owner, made by
+        multiprocessing or by Ray, joins; a fresh program that merely inherited the variable begins its own.
+        """
+        if self.session or self.off:
+            return
+        inherited = os.environ.get(names.ENV_SESSION, "")
+        if inherited and (not launches or self._belongs_to_owner()):
+            self._join(inherited)
+        elif launches:
+            self._begin()
+
+    def _belongs_to_owner(self) -> bool:
+        owner = os.environ.get(names.ENV_SESSION_OWNER, names.RUN_OWNER)
+        if owner == names.RUN_OWNER or owner == str(os.getpid()):
+            return True
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        return multiprocessing is not None and multiprocessing.parent_process() is not None
+
+    def _join(self, path: str) -> None:
+        """Take part in a session. On a host where its folder is not there, it is made under the same name."""
+        try:
+            if not os.path.isdir(path):
+                folders.usable_directory(os.path.dirname(path))
+                os.mkdir(path, 0o700)
+                os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
+                folders.write_json(
+                    os.path.join(path, names.SESSION_FILE), folders.session_record(path, self.settings)
+                )
+        except FileExistsError:
+            pass
+        except OSError as error:
+            self.switch_off(str(error))
+            return
+        self.session = path
+        if os.environ.get(names.ENV_SESSION_OWNER) == names.RUN_OWNER and not _has_processes(path):
+            self._announce()
+
+    def _begin(self) -> None:
+        try:
+            self._refuse_network_mount()
+            self.session = folders.create_session(self.settings.directory, self.settings)
+        except OSError as error:
+            self.switch_off(str(error))
+            return
+        os.environ[names.ENV_SESSION] = self.session
+        os.environ[names.ENV_SESSION_OWNER] = str(os.getpid())
+        self._announce()
+        _export_at_exit(self.session)
+
+    def _refuse_network_mount(self) -> None:
+        kind = folders.mount_type(self.settings.directory)
+        if kind in folders.NETWORK and not self.settings.network_file_system:
+            raise folders.FolderRefusedError(
+                f"{self.settings.directory} is on a network file system ({kind}); PROFILEMATE_NETWORK_FS=1 uses it anyway"
+            )
+
+    def _announce(self) -> None:
+        lines = [f"{names.START_LINE}: session {self.session}"]
+        lines += [f"[profilemate] {warning}" for warning in (*self.settings.warnings, *self.warnings)]
+        tell("\n".join(lines))
+
+    def switch_off(self, reason: str) -> None:
+        """Record nothing in this process and its children, and say why in one line."""
+        self.off = True
+        os.environ["PROFILEMATE_ENABLE"] = "0"
+        tell(f"[profilemate] off, nothing is recorded: {reason}")
+
+    # -- role ------------------------------------------------------------------------------------------------------
+
+    def take_role(self, role: str, name: str = "", launches: bool = False) -> None:
+        """Note what this process is ("APIServer", "EngineCore", "Worker", "LLM"); the first role names the folder.
+
+        `name` is the role with its number or ranks, as vLLM titles the process.
+        """
+        if role not in self.roles:
+            self.roles.append(role)
+            self.role = self.role or name or role
+            self.dirty = True
+        self.join_or_begin_session(launches)
+        self.open_folder()
+
+    def open_folder(self) -> None:
+        """Make this process's folder once a session and a role are known, and let the writer begin."""
+        if self.folder or self.off or not self.session or not self.role:
+            return
+        try:
+            self.folder = folders.create_process_folder(self.session, self.role)
+        except OSError as error:
+            self.switch_off(str(error))
+            return
+        settings = self._caps()
+        self.writer.open(self.folder, process_share(settings, self.num_processes), settings.disk_floor_bytes)
+        self.dirty = True
+        self.save()
+
+    def _caps(self) -> Settings:
+        if folders.mount_type(self.session) not in folders.MEMORY_BACKED:
+            return self.settings
+        self.warnings.append("the session lies on a memory-backed mount: the caps are a quarter of the settings")
+        return quarter(self.settings)
+
+    def save(self) -> None:
+        """Write process.json if something in it changed."""
+        if not self.dirty or not self.folder:
+            return
+        self.dirty = False
+        try:
+            folders.write_json(os.path.join(self.folder, names.PROCESS_FILE), self.record())
+        except OSError:
+            self.dirty = False
+
+    def record(self) -> dict[str, Any]:
+        """Content of process.json."""
+        return {
+            "format": names.FORMAT,
+            "role": self.role,
+            "roles": self.roles,
+            "ranks": self.ranks,
+            "engine_index": self.engine_index,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "start_time": folders.process_start_time(os.getpid()),
+            "boot_id": folders.boot_id(),
+            "python": platform.python_version(),
+            "vllm": _version_of("vllm"),
+            "torch": _version_of("torch"),
+            "profilemate": __version__,
+            "clock": {"wall_ns": time.time_ns(), "monotonic_ns": time.monotonic_ns()},
+            "settings": self.settings._asdict(),
+            "warnings": [*self.settings.warnings, *self.warnings],
+            "engine_config": self.engine_config,
+            "hooks": self.hook_records(),
+        }
+
+    # -- end of a step ---------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Bring everything recorded so far to the kernel. Call it at the end of an engine step or an execute call."""
+        if not self.folder:
+            if self.off:
+                return
+            self._open_late()
+        now = time.monotonic_ns()
+        for prepare in self.at_flush:
+            prepare(now)
+        self.writer.flush()
+        if self.dirty:
+            self.save()
+
+    def _open_late(self) -> None:
+        """Rows came before any role did (a scheduler driven by a script of the user's own): the process is a "Script"."""
+        self.take_role("Script", launches=True)
+
+    def after_fork(self) -> None:
+        """In the child: own files, own numbers, no role yet."""
+        self.writer.forget_files()
+        self.forget_identity()
+
+
+def tell(text: str) -> None:
+    """One message on stderr, never stdout; silent where stderr is closed."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def _has_processes(session: str) -> bool:
+    try:
+        return bool(os.listdir(os.path.join(session, names.PROCESSES_FOLDER)))
+    except OSError:
+        return False
+
+
+def _version_of(module: str) -> str:
+    return str(getattr(sys.modules.get(module), "__version__", ""))
+
+
+def _export_at_exit(session: str) -> None:
+    """When this program ends, make the session's files in a process of its own that outlives it."""
+    import atexit
+
+    owner = os.getpid()
+
+    def start_export() -> None:
+        if os.getpid() == owner:
+            launch_export(session)
+
+    atexit.register(start_export)
+
+
+def launch_export(session: str) -> None:
+    """Start `python -m profilemate export --wait` detached. Raises nothing: the streams are on disk anyway."""
+    import subprocess
+
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environ = {**os.environ, "PYTHONPATH": root, "PROFILEMATE_ENABLE": "0"}
+    command = [sys.executable, "-m", "profilemate", "export", "--wait", "30", session]
+    try:
+        subprocess.Popen(
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        pass
+
+
+THIS = Process()

@@ -1,0 +1,3 @@
+"""placeholder"""
+HOOKS = ()
+def after_fork() -> None: ...

@@ -1,0 +1,72 @@
+"""Counters of one BlockPool, kept by block id beside vLLM's own objects, which take no attributes of ours."""
+
+from __future__ import annotations
+
+import weakref
+from array import array
+from typing import Any
+
+UNKNOWN = -1
+"""Birth of a block that was handed out before ProfileMate saw the pool."""
+
+
+class PoolState:
+    """What happened to one pool so far. The null block is never counted. Times are monotonic nanoseconds."""
+
+    __slots__ = (
+        "accesses", "allocated", "births", "cached_free", "cause", "engine", "evicted", "failed_allocations", "freed",
+        "hit_tokens", "idle_ns", "lifetime_ns", "num_blocks", "operations", "peak", "peak_reported", "peak_time_ns",
+        "preempted_hit_tokens", "preempted_query_tokens", "preemptions", "query_requests", "query_tokens", "ref",
+        "released", "resets", "step", "step_peak", "timed_evictions", "total", "touched", "touched_free",
+    )  # fmt: skip
+
+    def __init__(self, pool: Any) -> None:
+        """Begin with the state that the pool has now. Only a weak reference to it is kept."""
+        self.ref = weakref.ref(pool)
+        self.num_blocks = int(pool.num_gpu_blocks)
+        self.total = self.num_blocks - 1
+        self.births = array("q", [UNKNOWN]) * self.num_blocks
+        self.accesses = array("q", [UNKNOWN]) * self.num_blocks
+        self.engine: int | None = None
+        self.cause = ""
+        for name in self.__slots__:
+            if not hasattr(self, name):
+                setattr(self, name, 0)
+        self.cached_free = count_cached_free(pool)
+        self.step_peak = self.peak = self.total - pool.get_num_free_blocks()
+
+    def note_use(self, in_use: int, now_ns: int) -> None:
+        """Keep the peaks; called whenever blocks were taken."""
+        if in_use > self.step_peak:
+            self.step_peak = in_use
+            if in_use > self.peak:
+                self.peak = in_use
+                self.peak_time_ns = now_ns
+
+    def step_row(self, pool: Any, now_ns: int) -> tuple[Any, ...]:
+        """A row of kv_steps."""
+        free = pool.get_num_free_blocks()
+        return (
+            now_ns, self.engine, self.step, self.total, self.total - free, self.cached_free, free - self.cached_free,
+            self.step_peak, self.peak, self.peak_time_ns, self.allocated, self.touched, self.touched_free,
+            self.released, self.freed, self.evicted, self.lifetime_ns, self.idle_ns, self.timed_evictions,
+            self.failed_allocations, self.preemptions, self.resets, self.query_requests, self.query_tokens,
+            self.hit_tokens, self.preempted_query_tokens, self.preempted_hit_tokens, self.operations,
+        )  # fmt: skip
+
+
+def count_cached_free(pool: Any) -> int:
+    """Free blocks with content, by looking at every block: only for a pool that is met in the middle of its life."""
+    if getattr(pool, "cached_block_hash_to_block", None) is not None and not len_of(pool.cached_block_hash_to_block):
+        return 0
+    return sum(
+        1 for block in pool.blocks if block.ref_cnt == 0 and not block.is_null and block.block_hash is not None
+    )
+
+
+def len_of(container: Any) -> int:
+    """Its length, or 1 where it has none (the map of older versions): then the blocks are looked at."""
+    try:
+        return len(container)
+    except TypeError:
+        return 1
