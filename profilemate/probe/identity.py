@@ -178,6 +178,8 @@ def _phase_hook(name: str, module: str, target: str, phase_name: str) -> Hook:
 
     def leave(depth: int, result: Any, args: Any, kwargs: Any) -> None:
         phase.leave(depth)
+        if depth == 0:
+            THIS.flush()
 
     return Hook(name, "probe", module, target, scope, enter, leave, optional=True)
 

@@ -1,3 +1,368 @@
-"""placeholder"""
-HOOKS = ()
-def after_fork() -> None: ...
+"""Hooks on every place where vLLM captures or replays CUDA graphs, on both model runners.
+
+V1 runner: the batch is dispatched in `_determine_batch_execution_and_padding`, runs in `_model_forward`, and its graphs are
+replayed by CUDAGraphWrapper (one FULL graph, or one per compiled piece), BreakableCUDAGraphWrapper or UBatchWrapper.
+V2 runner: `dispatch_cg_and_sync_dp` decides, CudaGraphManager replays FULL graphs itself and leaves PIECEWISE to the wrappers.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from profilemate.probe import phase
+from profilemate.probe.hook import Argument, Hook, ahead, around, following, scope
+from profilemate.probe.process import THIS
+from profilemate.trackers.cuda_graphs import descriptor as describe
+from profilemate.trackers.cuda_graphs.captures import LOG
+from profilemate.trackers.cuda_graphs.device_clock import CLOCK
+from profilemate.trackers.cuda_graphs.forward import COUNTS, FORWARD, other_replay, read_device_times
+
+MAIN_MANAGERS = {"CudaGraphManager", "ModelCudaGraphManager"}
+_v2_fields: set[str] = set()
+"""Empty under the V1 runner; under V2 the fields that this version's BatchExecutionDescriptor has."""
+
+
+def forward_context() -> Any:
+    """vLLM's forward context, or None outside a forward; its own getter asserts there."""
+    return getattr(sys.modules.get("vllm.forward_context"), "_forward_context", None)
+
+
+def of_piece(mode: Any, batch: Any) -> describe.Descriptor:
+    """Descriptor of a graph below a wrapper, in the terms of the runner that dispatched it."""
+    return describe.of_v2_piece(mode, batch, _v2_fields) if _v2_fields else describe.of_batch(mode, batch)
+
+
+# -- the step -----------------------------------------------------------------------------------------------------------
+
+
+def execute_begins(args: Any, kwargs: Any) -> None:
+    """`execute_model` of a runner: an engine step in this worker, unless it is a run of vLLM's own."""
+    if phase.is_serving():
+        FORWARD.step += 1
+        FORWARD.pending = False
+
+
+def execute_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The pass was launched: its row goes to the kernel now."""
+    if phase.is_serving():
+        FORWARD.finish()
+        read_device_times()
+        THIS.flush()
+
+
+def sample_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """Drafters run here; what they replayed goes to the kernel now."""
+    if phase.is_serving():
+        THIS.flush()
+
+
+# -- V1 runner ----------------------------------------------------------------------------------------------------------
+
+V1_TOKENS = Argument("num_tokens")
+V1_REQS = Argument("num_reqs")
+
+
+def v1_dispatched(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """Mode and descriptor of the batch, after data-parallel ranks agreed."""
+    if phase.is_serving():
+        mode, batch = result[0], result[1]
+        FORWARD.dispatched(
+            mode, describe.of_batch(mode, batch), int(V1_TOKENS.of(args, kwargs)), int(V1_REQS.of(args, kwargs))
+        )
+
+
+def forward_begins(args: Any, kwargs: Any) -> None:
+    """The model is launched by this call."""
+    FORWARD.begin()
+
+
+def forward_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The model was launched."""
+    FORWARD.end()
+
+
+# -- wrappers of both runners -------------------------------------------------------------------------------------------
+
+
+def wrapper_begins(args: Any, kwargs: Any) -> int:
+    """How many graphs the wrapper holds: a call that adds one captures."""
+    return len(args[0].concrete_cudagraph_entries)
+
+
+def wrapper_ends(entries_before: int, result: Any, args: Any, kwargs: Any) -> None:
+    """CUDAGraphWrapper: one call replays one graph, captures one, or passes through."""
+    wrapper = args[0]
+    if len(wrapper.concrete_cudagraph_entries) > entries_before:
+        piece_captured(wrapper, 1, "CUDAGraphWrapper")
+    elif FORWARD.running:
+        if FORWARD.mode == wrapper.runtime_mode:
+            FORWARD.graphs += 1
+    else:
+        piece_replayed(wrapper, 1, "CUDAGraphWrapper")
+
+
+def piece_captured(wrapper: Any, count: int, site: str) -> None:
+    """A wrapper captured graphs for the batch descriptor of the forward context."""
+    context = forward_context()
+    if FORWARD.running:
+        FORWARD.captured = True
+    owner = "drafter" if phase.is_serving() and not FORWARD.pending else "main"
+    LOG.claim(owner, of_piece(context.cudagraph_runtime_mode, context.batch_descriptor), count, site)
+
+
+def piece_replayed(wrapper: Any, count: int, site: str) -> None:
+    """A wrapper outside the main model's serving pass: a drafter's, or one in a warm-up or dummy run."""
+    context = forward_context()
+    mode = getattr(context, "cudagraph_runtime_mode", None)
+    if mode is None or describe.mode_name(mode) == "NONE":
+        return
+    if wrapper.runtime_mode is None or mode == wrapper.runtime_mode:
+        other_replay("drafter", of_piece(mode, context.batch_descriptor), count, None, site)
+
+
+BREAKABLE_CAPTURE = Argument("entry")
+BREAKABLE_REPLAY = Argument("entry")
+
+
+def breakable_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """BreakableCUDAGraphWrapper captured one graph per segment."""
+    piece_captured(args[0], BREAKABLE_CAPTURE.of(args, kwargs).capture.num_graphs, "BreakableCUDAGraphWrapper")
+
+
+def breakable_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """BreakableCUDAGraphWrapper replayed its segments."""
+    count = BREAKABLE_REPLAY.of(args, kwargs).capture.num_graphs
+    if FORWARD.running:
+        FORWARD.graphs += count
+    else:
+        piece_replayed(args[0], count, "BreakableCUDAGraphWrapper")
+
+
+def ubatch_begins(args: Any, kwargs: Any) -> tuple[int, int | None]:
+    """How many micro-batch graphs there are, and the size of the one that this call replays, if it does."""
+    graphs, context = args[0].cudagraphs, forward_context()
+    slices = getattr(context, "ubatch_slices", None)
+    if slices is None or describe.mode_name(context.cudagraph_runtime_mode) != "FULL":
+        return len(graphs), None
+    size = sum(part.num_tokens for part in slices)
+    return len(graphs), size if size in graphs else None
+
+
+def ubatch_ends(token: tuple[int, int | None], result: Any, args: Any, kwargs: Any) -> None:
+    """UBatchWrapper: a whole batch in micro-batches, one FULL graph."""
+    graphs_before, size = token
+    graphs = args[0].cudagraphs
+    if len(graphs) > graphs_before:
+        LOG.claim("microbatch", describe.of_size(next(reversed(graphs))), 1, "UBatchWrapper")
+    elif size is not None and FORWARD.running:
+        FORWARD.graphs += 1
+    elif size is not None:
+        other_replay("microbatch", describe.of_size(size), 1, None, "UBatchWrapper")
+
+
+# -- V2 runner ----------------------------------------------------------------------------------------------------------
+
+V2_TOKENS = Argument("num_tokens")
+V2_REQS = Argument("num_reqs")
+
+
+def v2_dispatched(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The batch's descriptor, after data-parallel ranks agreed; none runs where it has no tokens."""
+    desc = result[0] if isinstance(result, tuple) else result
+    note_v2(desc)
+    if phase.is_serving() and desc.num_tokens:
+        FORWARD.dispatched(
+            desc.cg_mode, describe.of_execution(desc), int(V2_TOKENS.of(args, kwargs)), int(V2_REQS.of(args, kwargs))
+        )
+        FORWARD.requested = id(desc)
+
+
+def note_v2(desc: Any) -> None:
+    """This process runs the V2 runner."""
+    if not _v2_fields:
+        _v2_fields.update(getattr(desc, "__dataclass_fields__", ("cg_mode",)))
+
+
+FULL_GRAPH = Argument("desc")
+
+
+def full_graph_begins(args: Any, kwargs: Any) -> bool:
+    """`run_fullgraph`: the main model's pass, if it replays the very descriptor that was dispatched for it."""
+    is_main = FORWARD.pending and id(FULL_GRAPH.of(args, kwargs)) == FORWARD.requested
+    if is_main:
+        FORWARD.begin()
+    return is_main
+
+
+def full_graph_ends(is_main: bool, result: Any, args: Any, kwargs: Any) -> None:
+    """One FULL graph was replayed."""
+    if is_main:
+        FORWARD.graphs += 1
+        FORWARD.end()
+    else:
+        desc = describe.of_execution(FULL_GRAPH.of(args, kwargs))
+        other_replay(manager_owner(args[0]), desc, 1, None, type(args[0]).__name__)
+
+
+def manager_owner(manager: Any) -> str:
+    """Drafters subclass the graph manager."""
+    return "main" if type(manager).__name__ in MAIN_MANAGERS else "drafter"
+
+
+def manager_capture_begins(args: Any, kwargs: Any) -> set[Any]:
+    """The FULL graphs that are there before `CudaGraphManager.capture`."""
+    manager = args[0]
+    LOG.emit()
+    LOG.unclaimed.clear()
+    for descs in getattr(manager, "_capture_descs", {}).values():
+        for desc in descs:
+            note_v2(desc)
+    return set(manager.graphs)
+
+
+def manager_capture_ends(before: set[Any], result: Any, args: Any, kwargs: Any) -> None:
+    """New FULL graphs in the order of capture; the pieces of PIECEWISE ones were claimed by their wrappers already."""
+    manager = args[0]
+    new = [desc for desc in manager.graphs if desc not in before]
+    if len(LOG.unclaimed) != len(new):
+        LOG.unclaimed.clear()
+    for desc in new:
+        LOG.claim(manager_owner(manager), describe.of_execution(desc), 1, type(manager).__name__, newest=False)
+    LOG.emit()
+
+
+# -- encoder and sampler graphs -----------------------------------------------------------------------------------------
+
+CAPTURED_BUDGET = Argument("token_budget")
+REPLAYED_BUDGET = Argument("token_budget")
+
+
+def encoder_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """One graph for a token budget of the multimodal encoder."""
+    LOG.claim("encoder", describe.of_size(CAPTURED_BUDGET.of(args, kwargs)), 1, "EncoderCudaGraphManager")
+
+
+def encoder_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The encoder replayed the graph of a budget; None means that there is no such graph."""
+    if result is not None:
+        budget = describe.of_size(REPLAYED_BUDGET.of(args, kwargs))
+        other_replay("encoder", budget, 1, None, "EncoderCudaGraphManager")
+
+
+def centroids_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """Gemma4Proposer captures one sampling graph per size."""
+    for size in args[0]._centroids_graphs:
+        LOG.claim("drafter", describe.of_size(size), 1, "Gemma4Proposer", newest=False)
+
+
+HIDDEN_STATES = Argument("hidden_states")
+
+
+def centroids_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """Gemma4Proposer replays the smallest sampling graph that holds the rows, if there is one."""
+    rows = HIDDEN_STATES.of(args, kwargs).shape[0]
+    size = next((size for size in args[0]._centroids_sizes if size >= rows), None)
+    if size is not None:
+        other_replay("drafter", describe.of_size(size), 1, None, "Gemma4Proposer")
+
+
+# -- bookkeeping --------------------------------------------------------------------------------------------------------
+
+
+def before_flush(now_ns: int) -> None:
+    """A capture row is complete outside the capture phases; phase counts follow."""
+    LOG.emit()
+    COUNTS.report_phases(now_ns)
+
+
+def after_fork() -> None:
+    """A forked child starts at zero."""
+    for part in (FORWARD, COUNTS, LOG, CLOCK):
+        part.forget()
+    _v2_fields.clear()
+
+
+THIS.at_flush.append(before_flush)
+THIS.writer.before_drop.append(COUNTS.write_totals)
+
+V1 = "vllm.v1.worker.gpu_model_runner"
+V2 = "vllm.v1.worker.gpu.model_runner"
+MANAGER = "vllm.v1.worker.gpu.cudagraph_utils"
+WRAPPER = "vllm.compilation.cuda_graph"
+BREAKABLE = "vllm.compilation.breakable_cudagraph"
+UBATCH = "vllm.v1.worker.gpu_ubatch_wrapper"
+ENCODER = "vllm.v1.worker.encoder_cudagraph"
+GEMMA4 = "vllm.v1.spec_decode.gemma4"
+TIMING = "vllm.v1.worker.gpu.async_utils"
+TORCH = "torch.cuda"
+
+
+def _hook(name: str, module: str, target: str, *rest: Any, **options: Any) -> Hook:
+    return Hook(name, "cuda_graphs", module, target, *rest, **options)
+
+
+HOOKS = (
+    _hook("v1_runner.execute_model", V1, "GPUModelRunner.execute_model", around, execute_begins, execute_ends),
+    _hook("v1_runner.sample_tokens", V1, "GPUModelRunner.sample_tokens", following, None, sample_ends, optional=True),
+    _hook(
+        "v1_runner.dispatch", V1, "GPUModelRunner._determine_batch_execution_and_padding", following, None,
+        v1_dispatched, (V1_TOKENS, V1_REQS),
+    ),
+    _hook(
+        "v1_runner.forward", V1, "GPUModelRunner._model_forward", around, forward_begins, forward_ends, optional=True
+    ),
+    _hook("v2_runner.execute_model", V2, "GPUModelRunner.execute_model", around, execute_begins, execute_ends),
+    _hook("v2_runner.sample_tokens", V2, "GPUModelRunner.sample_tokens", following, None, sample_ends, optional=True),
+    _hook(
+        "v2_runner.dispatch", V2, "dispatch_cg_and_sync_dp", following, None, v2_dispatched, (V2_TOKENS, V2_REQS)
+    ),
+    _hook(
+        "v2_runner.forward_start", TIMING, "StepTimingCollector.forward_start", ahead, forward_begins, optional=True
+    ),
+    _hook(
+        "graph_manager.run_fullgraph", MANAGER, "CudaGraphManager.run_fullgraph", around, full_graph_begins,
+        full_graph_ends, (FULL_GRAPH,),
+    ),
+    _hook(
+        "graph_manager.run_pw_graph", MANAGER, "CudaGraphManager.run_pw_graph", around, forward_begins, forward_ends,
+        optional=True,
+    ),
+    _hook(
+        "graph_manager.capture", MANAGER, "CudaGraphManager.capture", scope, manager_capture_begins,
+        manager_capture_ends,
+    ),
+    _hook("graph_wrapper.call", WRAPPER, "CUDAGraphWrapper.__call__", around, wrapper_begins, wrapper_ends),
+    _hook(
+        "breakable_wrapper.capture", BREAKABLE, "BreakableCUDAGraphWrapper._capture", following, None,
+        breakable_captured, (BREAKABLE_CAPTURE,), optional=True,
+    ),
+    _hook(
+        "breakable_wrapper.replay", BREAKABLE, "BreakableCUDAGraphWrapper._replay", following, None,
+        breakable_replayed, (BREAKABLE_REPLAY,), optional=True,
+    ),
+    _hook("ubatch_wrapper.call", UBATCH, "UBatchWrapper.__call__", around, ubatch_begins, ubatch_ends),
+    _hook(
+        "encoder.capture", ENCODER, "EncoderCudaGraphManager._capture_budget_graph", following, None,
+        encoder_captured, (CAPTURED_BUDGET,), optional=True,
+    ),
+    _hook(
+        "encoder.replay", ENCODER, "EncoderCudaGraphManager._run_budget_graph", following, None, encoder_replayed,
+        (REPLAYED_BUDGET,), optional=True,
+    ),
+    _hook(
+        "gemma4.capture", GEMMA4, "Gemma4Proposer._setup_centroids_cuda_graphs", following, None, centroids_captured,
+        optional=True,
+    ),
+    _hook(
+        "gemma4.replay", GEMMA4, "Gemma4Proposer._greedy_sample", following, None, centroids_replayed,
+        (HIDDEN_STATES,), optional=True,
+    ),
+    _hook("torch.capture_begin", TORCH, "CUDAGraph.capture_begin", ahead, LOG.begin, late=True),
+    _hook("torch.capture_end", TORCH, "CUDAGraph.capture_end", following, None, LOG.end, late=True),
+    *(
+        (_hook("torch.replay", TORCH, "CUDAGraph.replay", ahead, COUNTS.replayed, late=True),)
+        if THIS.settings.check_replays
+        else ()
+    ),
+)  # fmt: skip

@@ -1,0 +1,174 @@
+"""The serving forward pass in progress, from its dispatch to its row, and the counts that outlive old rows."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from profilemate.probe import phase
+from profilemate.probe.process import THIS
+from profilemate.trackers.cuda_graphs import events
+from profilemate.trackers.cuda_graphs.descriptor import Descriptor, without_graph
+from profilemate.trackers.cuda_graphs.device_clock import CLOCK
+
+DISPATCHES = THIS.writer.stream(events.DISPATCHES)
+LATENCIES = THIS.writer.stream(events.LATENCIES)
+OTHER_REPLAYS = THIS.writer.stream(events.OTHER_REPLAYS)
+TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
+PHASES = THIS.writer.stream(events.PHASES, detail=False)
+
+SECOND_NS = 1_000_000_000
+
+
+class Forward:
+    """One pass at a time: vLLM's runners are single-threaded."""
+
+    __slots__ = (
+        "began_ns", "captured", "descriptor", "ended_ns", "graphs", "mode", "number", "pending", "requested", "running",
+        "sampled", "step", "unpadded_reqs", "unpadded_tokens",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """No pass yet."""
+        self.forget()
+
+    def forget(self) -> None:
+        """For a forked child."""
+        self.step = self.number = 0
+        self.pending = self.running = self.sampled = self.captured = False
+        self.descriptor: Descriptor = ()
+        self.requested: Any = None
+        self.mode: Any = None
+        self.graphs = self.began_ns = self.ended_ns = 0
+        self.unpadded_tokens = self.unpadded_reqs = 0
+
+    def dispatched(self, mode: Any, descriptor: Descriptor, tokens: int, reqs: int) -> None:
+        """vLLM chose mode and descriptor for the batch of this step."""
+        self.mode = mode
+        self.descriptor = descriptor
+        self.unpadded_tokens, self.unpadded_reqs = tokens, reqs
+        self.graphs = self.began_ns = self.ended_ns = 0
+        self.running = self.sampled = self.captured = False
+        self.pending = True
+
+    def begin(self) -> None:
+        """The model is about to be launched."""
+        if self.pending and not self.began_ns:
+            self.running = True
+            self.sampled = CLOCK.start(self.number + 1, THIS.settings.device_timing_every)
+            self.began_ns = time.monotonic_ns()
+
+    def end(self) -> None:
+        """The model was launched (on a CPU: has run)."""
+        if self.running:
+            self.ended_ns = time.monotonic_ns()
+            self.running = False
+            if self.sampled:
+                CLOCK.stop(self.number + 1)
+
+    def finish(self) -> None:
+        """The execute call returned: make the row."""
+        if not self.pending:
+            return
+        self.end()
+        self.pending = False
+        self.number += 1
+        host_ns = self.ended_ns - self.began_ns if self.began_ns else None
+        DISPATCHES.add(
+            (
+                self.began_ns or time.monotonic_ns(),
+                self.step,
+                self.number,
+                *self.descriptor,
+                self.unpadded_tokens,
+                self.unpadded_reqs,
+                host_ns,
+                self.graphs,
+                "cuda_event" if self.sampled else "monotonic",
+                self._fault(),
+            )
+        )
+        COUNTS.add_pass("main", self.descriptor, self.graphs, self.unpadded_tokens, host_ns or 0)
+
+    def _fault(self) -> str:
+        if self.captured:
+            return "lazy_capture"
+        return "not_replayed" if not self.graphs and self.descriptor[0] != "NONE" else ""
+
+
+class Counts:
+    """Cumulative replays by descriptor and by phase."""
+
+    def __init__(self) -> None:
+        """All zero."""
+        self.forget()
+
+    def forget(self) -> None:
+        """For a forked child."""
+        self.by_descriptor: dict[tuple[str, Descriptor], list[int]] = {}
+        self.explained: dict[str, int] = {}
+        self.actual: dict[str, int] = {}
+        self._reported: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self._next_ns = 0
+
+    def add_pass(self, owner: str, descriptor: Descriptor, graphs: int, tokens: int, host_ns: int) -> None:
+        """One serving pass, or one call of another owner's graph."""
+        key = (owner, without_graph(descriptor) if descriptor[0] == "NONE" else descriptor)
+        total = self.by_descriptor.get(key)
+        if total is None:
+            total = self.by_descriptor[key] = [0, 0, 0, 0, 0]
+        total[0] += 1
+        total[1] += graphs
+        total[2] += tokens
+        total[3] += descriptor[1] or 0
+        total[4] += host_ns
+        if graphs:
+            self.explain(graphs)
+
+    def explain(self, graphs: int) -> None:
+        """Replays that a site saw, in the phase of now."""
+        name = phase.current()
+        self.explained[name] = self.explained.get(name, 0) + graphs
+
+    def replayed(self, args: Any, kwargs: Any) -> None:
+        """Check mode: `torch.cuda.CUDAGraph.replay` was called."""
+        name = phase.current()
+        self.actual[name] = self.actual.get(name, 0) + 1
+
+    def write_totals(self) -> None:
+        """Queue one block of graph_totals, before old dispatch rows go."""
+        now = time.monotonic_ns()
+        for (owner, descriptor), (forwards, graphs, unpadded, padded, host_ns) in self.by_descriptor.items():
+            TOTALS.add((now, FORWARD.number, owner, *descriptor, forwards, graphs, unpadded, padded, host_ns))
+
+    def report_phases(self, now_ns: int) -> None:
+        """Queue rows of graph_phases where they changed; at every flush in check mode, else once a second."""
+        check = THIS.settings.check_replays
+        if now_ns < self._next_ns and not check and phase.is_serving():
+            return
+        explained, actual = self._reported
+        for name in {*self.explained, *self.actual}:
+            pair = self.explained.get(name, 0), self.actual.get(name, 0)
+            if pair != (explained.get(name, 0), actual.get(name, 0)):
+                PHASES.add((now_ns, name, pair[0], pair[1] if check else None))
+        self._reported = dict(self.explained), dict(self.actual)
+        self._next_ns = now_ns + SECOND_NS
+
+
+def other_replay(owner: str, descriptor: Descriptor, graphs: int, host_ns: int | None, site: str) -> None:
+    """A replay that is not part of the main model's pass: a row while serving, a count otherwise."""
+    if not phase.is_serving():
+        COUNTS.explain(graphs)
+        return
+    OTHER_REPLAYS.add((time.monotonic_ns(), FORWARD.step, owner, *descriptor, graphs, host_ns, site))
+    COUNTS.add_pass(owner, descriptor, graphs, 0, host_ns or 0)
+
+
+def read_device_times() -> None:
+    """Queue the device times that are ready."""
+    for forward, device_ns in CLOCK.read():
+        LATENCIES.add((forward, device_ns))
+
+
+FORWARD = Forward()
+COUNTS = Counts()
