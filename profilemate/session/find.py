@@ -1,0 +1,75 @@
+"""Which session a command means: a path, or the latest one under the folder of the settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from profilemate.schema import names
+from profilemate.session.errors import SessionError
+
+DEFAULT_DIRECTORY = "/tmp/vllm_profiling"
+LATEST = "latest"
+_NAME = re.compile(re.escape(names.SESSION_PREFIX) + r"(\d{8}_\d{6})(?:_(\d{1,4}))?")
+
+
+def sessions_in(directory: Path) -> list[Path]:
+    """Session folders, oldest first by name; links are left out."""
+    found = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                match = _NAME.fullmatch(entry.name)
+                if match and entry.is_dir(follow_symlinks=False):
+                    found.append((match[1], int(match[2] or 1), Path(entry.path)))
+    except OSError:
+        return []
+    return [path for _, _, path in sorted(found)]
+
+
+def default_directories() -> list[Path]:
+    """Where sessions may lie: the environment's folder, ProfilingConfig's, or the default and its private substitute."""
+    for name in ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR"):
+        if os.environ.get(name, "").strip():
+            return [Path(os.environ[name].strip())]
+    config = getattr(sys.modules.get("sitecustomize"), "ProfilingConfig", None)
+    chosen = getattr(config, "OUTPUT_DIR", None)
+    first = Path(chosen) if isinstance(chosen, str) and chosen else Path(DEFAULT_DIRECTORY)
+    return [first, Path(f"{DEFAULT_DIRECTORY}-{os.getuid()}")]
+
+
+def find_session(wanted: str = LATEST) -> Path:
+    """The session folder for a command's argument: a session, a folder of sessions, `latest`, or a bare session name.
+
+    Raises SessionError with what was looked for and where.
+    """
+    if wanted == LATEST and not Path(wanted).exists():
+        return _latest(default_directories())
+    path = Path(wanted)
+    if not path.exists() and os.sep not in wanted:
+        for directory in default_directories():
+            if (directory / wanted).is_dir():
+                return directory / wanted
+    if not path.exists():
+        raise SessionError(f"there is no session at {wanted}")
+    if path.is_file() and path.name in (names.SESSION_FILE, names.METADATA_FILE):
+        path = path.parent
+    if not path.is_dir():
+        raise SessionError(f"{wanted} is a file; a session is a folder {names.SESSION_PREFIX}...")
+    is_session = (path / names.SESSION_FILE).exists() or (path / names.PROCESSES_FOLDER).is_dir()
+    return path if is_session else _latest([path])
+
+
+def _latest(directories: list[Path]) -> Path:
+    found = [path for directory in directories for path in sessions_in(directory)]
+    if not found:
+        places = " and ".join(str(directory) for directory in dict.fromkeys(directories))
+        raise SessionError(f"there is no session in {places}; name one, or set PROFILEMATE_DIR")
+    return max(found, key=lambda path: (_stamp(path), path.stat().st_mtime_ns))
+
+
+def _stamp(path: Path) -> tuple[str, int]:
+    match = _NAME.fullmatch(path.name)
+    return (match[1], int(match[2] or 1)) if match else ("", 0)

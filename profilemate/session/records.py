@@ -1,0 +1,168 @@
+"""session.json and process.json as typed objects; a field that is missing or of the wrong kind gets its default."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LARGEST_JSON_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class HookRecord:
+    """State of one hook in one process, from process.json."""
+
+    name: str
+    tracker: str
+    target: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """session.json. Times in nanoseconds."""
+
+    session_id: str
+    created_wall_ns: int = 0
+    created_monotonic_ns: int = 0
+    boot_id: str = ""
+    host: str = ""
+    pid: int = 0
+    profilemate_version: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    """process.json and the folder it lies in. `offset_ns` turns its monotonic times into time since the session began."""
+
+    folder: Path
+    role: str
+    roles: tuple[str, ...]
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    engine_index: int | None = None
+    host: str = ""
+    pid: int = 0
+    start_time: int = 0
+    boot_id: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    clock: tuple[int, int] | None = None
+    offset_ns: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    engine_config: Mapping[str, Any] = field(default_factory=dict)
+    hooks: tuple[HookRecord, ...] = ()
+    exited: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the process folder, unique in the session."""
+        return self.folder.name
+
+    def rank(self, group: str) -> int:
+        """Rank in a parallel group ("dp", "pp", "tp", ...), 0 where there is no such group."""
+        return self.ranks.get(group, 0)
+
+    def at(self, time_ns: int) -> int:
+        """Nanoseconds since the session began, of a monotonic time of this process."""
+        return time_ns + self.offset_ns
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises OSError or ValueError."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_JSON_BYTES:
+            raise ValueError("larger than 16 MiB")
+        try:
+            record = json.loads(file.read(LARGEST_JSON_BYTES))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - callers treat all bad content alike
+    return record
+
+
+def text(value: Any) -> str:
+    """Text of one printable line: control characters would reach a terminal."""
+    if value is None:
+        return ""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:4000])
+
+
+def whole(value: Any) -> int:
+    """An integer of at most 64 bits, else 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63 else 0
+
+
+def table_of(value: Any) -> dict[str, Any]:
+    """An object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items_of(value: Any) -> list[Any]:
+    """A list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def session_info(record: Mapping[str, Any], name: str) -> SessionInfo:
+    """SessionInfo from session.json; `name` is the folder's."""
+    return SessionInfo(
+        session_id=text(record.get("session_id")) or name,
+        created_wall_ns=whole(record.get("created_wall_ns")),
+        created_monotonic_ns=whole(record.get("created_monotonic_ns")),
+        boot_id=text(record.get("boot_id")),
+        host=text(record.get("host")),
+        pid=whole(record.get("pid")),
+        profilemate_version=text(record.get("profilemate_version")),
+        settings=table_of(record.get("settings")),
+    )
+
+
+def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
+    """ProcessInfo from process.json; what it lacks comes from the folder's name."""
+    named = info_from_name(folder)
+    clock = table_of(record.get("clock"))
+    index = record.get("engine_index")
+    return ProcessInfo(
+        folder=folder,
+        role=text(record.get("role")) or named.role,
+        roles=tuple(text(role) for role in items_of(record.get("roles"))) or named.roles,
+        ranks={text(k): v for k, v in table_of(record.get("ranks")).items() if isinstance(v, int)},
+        engine_index=index if isinstance(index, int) and 0 <= index < 1 << 31 else None,
+        host=text(record.get("host")) or named.host,
+        pid=whole(record.get("pid")) or named.pid,
+        start_time=whole(record.get("start_time")) or named.start_time,
+        boot_id=text(record.get("boot_id")),
+        versions={name: text(record.get(name)) for name in ("python", "vllm", "torch", "profilemate")},
+        clock=(whole(clock["wall_ns"]), whole(clock["monotonic_ns"])) if len(clock) >= 2 and _paired(clock) else None,
+        settings=table_of(record.get("settings")),
+        warnings=tuple(text(warning) for warning in items_of(record.get("warnings"))),
+        engine_config=table_of(record.get("engine_config")),
+        hooks=tuple(_hook(item) for item in items_of(record.get("hooks")) if isinstance(item, dict)),
+        exited=record.get("exited") is True,
+    )
+
+
+def _paired(clock: Mapping[str, Any]) -> bool:
+    return bool(whole(clock.get("wall_ns")) and whole(clock.get("monotonic_ns")))
+
+
+def _hook(item: Mapping[str, Any]) -> HookRecord:
+    return HookRecord(*(text(item.get(name)) for name in ("name", "tracker", "target", "state", "reason")))
+
+
+def info_from_name(folder: Path) -> ProcessInfo:
+    """What the name `<role>.<host>.<pid>.<start>` says, and the tables: which roles write which is known."""
+    parts = [*folder.name.split("."), "", "", "", ""]
+    role, host, pid, start = parts[:4]
+    roles: list[str] = [kind for kind in ("APIServer", "LLM", "EngineCore", "Worker") if role.split("_")[0] == kind]
+    for kind, table in (("EngineCore", "kv_steps"), ("Worker", "graph_dispatches"), ("Worker", "graph_captures")):
+        if kind not in roles and (folder / f"{table}.csv").exists():
+            roles.append(kind)
+    numbers = [int(part) if part.isdecimal() and len(part) < 19 else 0 for part in (pid, start)]
+    return ProcessInfo(folder, text(role), tuple(roles), host=text(host), pid=numbers[0], start_time=numbers[1])

@@ -1,0 +1,186 @@
+"""Rows of one table of one process, lazily and in order over its segments; damage is skipped, counted and named."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from profilemate.schema.table import Table
+from profilemate.session.faults import Faults
+
+Row = tuple[Any, ...]
+Reader = Callable[[str], Any]
+
+BLOCK_BYTES = 1 << 18
+LONGEST_LINE_BYTES = 1 << 16
+LONGEST_INTEGER = 20
+
+TORN_TAIL = "last row torn, left out"
+MALFORMED = "rows that do not fit the table, left out"
+HUGE_LINE = f"lines over {LONGEST_LINE_BYTES >> 10} KiB, left out"
+WRONG_HEADER = "the header is not that of this table, file left out"
+
+REQUIRED = {"time_ns", "engine", "forward", "through_forward", "in_use", "total_blocks"}
+"""Integer columns without which a row says nothing; an empty cell elsewhere reads as None, "not known"."""
+
+
+class OpenSegment(NamedTuple):
+    """A file of a stream that is open for reading, and its name relative to the session."""
+
+    name: str
+    file: BinaryIO
+
+
+def segment_paths(folder: Path, table: str) -> list[Path]:
+    """Set-aside segments of a stream, oldest first."""
+    pattern = re.compile(re.escape(table) + r"\.(\d{1,9})\.csv")
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    found = ((int(match[1]), name) for name in names if (match := pattern.fullmatch(name)))
+    return [folder / name for _, name in sorted(found)]
+
+
+def open_segments(folder: Path, table: str, faults: Faults) -> list[OpenSegment]:
+    """Open every file of a stream at once, so that one set aside or removed meanwhile is read once and whole.
+
+    The current file is opened before the older ones are listed: should it be set aside in between, its inode tells.
+    """
+    current = _open(folder / f"{table}.csv", faults)
+    inode = _inode(current) if current else -1
+    opened: list[OpenSegment] = []
+    for path in segment_paths(folder, table):
+        segment = _open(path, faults)
+        if segment and _inode(segment) == inode:
+            segment.file.close()
+        elif segment:
+            opened.append(segment)
+    return [*opened, current] if current else opened
+
+
+def _inode(segment: OpenSegment) -> int:
+    return os.fstat(segment.file.fileno()).st_ino
+
+
+def _open(path: Path, faults: Faults) -> OpenSegment | None:
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        faults.note(name, f"cannot be read: {error.strerror}")
+        return None
+    file = os.fdopen(descriptor, "rb")
+    if not _is_regular(descriptor):
+        file.close()
+        faults.note(name, "not a plain file, left out")
+        return None
+    return OpenSegment(name, file)
+
+
+def _is_regular(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+def read_lines(file: BinaryIO, found: Counter[str], on_read: Callable[[int], None]) -> Iterator[str]:
+    """Whole lines of a file in bounded memory. What follows the last line end is torn and not a line."""
+    rest, skipping = b"", False
+    while block := file.read(BLOCK_BYTES):
+        on_read(len(block))
+        if skipping:
+            _, end, block = block.partition(b"\n")
+            if not end:
+                continue
+            skipping = False
+        head, end, rest = (rest + block).rpartition(b"\n")
+        if end:
+            yield from head.decode("utf-8", "replace").split("\n")
+        if len(rest) > LONGEST_LINE_BYTES:
+            found[HUGE_LINE] += 1
+            rest, skipping = b"", True
+    if rest:
+        found[TORN_TAIL] += 1
+
+
+def integer(cell: str) -> int | None:
+    """An integer cell; longer ones than 64 bits need are refused, so that no later division overflows."""
+    if len(cell) > LONGEST_INTEGER:
+        raise ValueError(cell[:LONGEST_INTEGER])
+    return int(cell) if cell else None
+
+
+def required_integer(cell: str) -> int:
+    """An integer cell that may not be empty."""
+    if len(cell) > LONGEST_INTEGER:
+        raise ValueError(cell[:LONGEST_INTEGER])
+    return int(cell)
+
+
+def boolean(cell: str) -> bool | None:
+    """True, False or unknown."""
+    if cell not in ("True", "False", ""):
+        raise ValueError(cell)
+    return cell == "True" if cell else None
+
+
+def reader_of(table: Table, column: str) -> Reader:
+    """How a cell of this column is read. Raises KeyError for a column that the table lacks."""
+    kind = {field.name: field.kind for field in table.fields}[column]
+    if kind == "int":
+        return required_integer if column in REQUIRED else integer
+    return boolean if kind == "bool" else str
+
+
+def cells_of(
+    lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]
+) -> Iterator[tuple[list[str], list[int]]]:
+    """Cells of each row, with the places of the columns; a newer writer may have appended columns or moved them."""
+    header = next(lines, "").rstrip("\r").split(",")
+    if header == [""]:
+        return
+    try:
+        places = [header.index(column) for column in columns]
+    except ValueError:
+        found[WRONG_HEADER] += 1
+        return
+    width = len(header)
+    for line in lines:
+        cells = line.split(",")
+        if len(cells) == width:
+            yield cells, places
+        else:
+            found[MALFORMED] += 1
+
+
+def typed_rows(
+    lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]
+) -> Iterator[Row]:
+    """Rows as tuples of the wanted columns; a row with a cell of the wrong kind is left out."""
+    readers = [reader_of(table, column) for column in columns]
+    for cells, places in cells_of(lines, table, columns, found):
+        try:
+            yield tuple([read(cells[place].rstrip("\r")) for read, place in zip(readers, places)])
+        except ValueError:
+            found[MALFORMED] += 1
+
+
+def stream_rows(
+    segments: Iterable[OpenSegment],
+    table: Table,
+    columns: Sequence[str],
+    faults: Faults,
+    on_read: Callable[[int], None],
+) -> Iterator[Row]:
+    """Go through opened segments; faults of a file are known when its end is reached."""
+    for segment in segments:
+        found: Counter[str] = Counter()
+        with segment.file as file:
+            yield from typed_rows(read_lines(file, found, on_read), table, columns, found)
+        faults.replace(segment.name, found)

@@ -1,0 +1,220 @@
+"""Session -> what the KV cache did: exact totals of every engine, peak, hit rate, and usage over time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from profilemate.session.session import Session
+from profilemate.session.stream import Row
+from profilemate.session.views import EngineSpan, engine_spans
+from profilemate.trackers.kv_cache import events
+
+
+class UsagePoint(NamedTuple):
+    """Blocks in use at a moment since the session began, over all engines; `engine` is the one that this row is from."""
+
+    time_ns: int
+    engine: int
+    kind: str
+    in_use: int
+    total_blocks: int
+
+
+class Eviction(NamedTuple):
+    """One eviction; lifetime and idle time are None for a block from before ProfileMate came."""
+
+    time_ns: int
+    engine: int
+    block_id: int | None
+    lifetime_ns: int | None
+    idle_ns: int | None
+    cause: str
+
+
+@dataclass(frozen=True)
+class KvTotals:
+    """Exact counters summed over engines, named as in events.STEPS; times in nanoseconds."""
+
+    step: int = 0
+    allocated: int = 0
+    touched: int = 0
+    touched_free: int = 0
+    released: int = 0
+    freed: int = 0
+    evicted: int = 0
+    lifetime_ns: int = 0
+    idle_ns: int = 0
+    timed_evictions: int = 0
+    failed_allocations: int = 0
+    preemptions: int = 0
+    resets: int = 0
+    query_requests: int = 0
+    query_tokens: int = 0
+    hit_tokens: int = 0
+    preempted_query_tokens: int = 0
+    preempted_hit_tokens: int = 0
+    operations: int = 0
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Found among looked-up tokens, as vLLM's metric; None where nothing was looked up."""
+        return self.hit_tokens / self.query_tokens if self.query_tokens else None
+
+    @property
+    def mean_lifetime_seconds(self) -> float | None:
+        """Allocation to eviction, over evictions with a known birth."""
+        return self.lifetime_ns / self.timed_evictions / 1e9 if self.timed_evictions else None
+
+    @property
+    def mean_idle_seconds(self) -> float | None:
+        """Last use to eviction, over the same evictions."""
+        return self.idle_ns / self.timed_evictions / 1e9 if self.timed_evictions else None
+
+
+@dataclass(frozen=True)
+class KvEngine:
+    """Last known state of one engine. Times in nanoseconds since the session began."""
+
+    engine: int
+    process: str
+    as_of_ns: int
+    total_blocks: int
+    in_use: int
+    cached_free: int | None
+    peak: int
+    peak_time_ns: int | None
+    totals: KvTotals
+
+
+@dataclass(frozen=True)
+class KvSummary:
+    """All engines. The peak is exact for one engine; for several it is that of the sum of their last known states."""
+
+    engines: tuple[KvEngine, ...]
+    totals: KvTotals
+    peak: UsagePoint | None
+    last: UsagePoint | None
+    peak_is_exact: bool
+
+    @property
+    def as_of_ns(self) -> int | None:
+        """When the last engine step was recorded."""
+        return max((engine.as_of_ns for engine in self.engines), default=None)
+
+
+COLUMN = {name: index for index, name in enumerate(events.STEPS.columns)}
+
+
+def analyze(session: Session) -> KvSummary:
+    """Read the KV streams of every engine core."""
+    spans = engine_spans(session, events.STEPS)
+    engines = tuple(_engine(span) for span in spans)
+    peak = last = None
+    for last in usage_points(session, spans):
+        if peak is None or last.in_use > peak.in_use:
+            peak = last
+    return KvSummary(engines, _summed(engine.totals for engine in engines), peak, last, len({s.engine for s in spans}) < 2)
+
+
+def _engine(span: EngineSpan) -> KvEngine:
+    row = span.last_row
+    peak_time_ns = row[COLUMN["peak_time_ns"]]
+    return KvEngine(
+        engine=span.engine,
+        process=span.process.name,
+        as_of_ns=span.last_ns,
+        total_blocks=row[COLUMN["total_blocks"]],
+        in_use=row[COLUMN["in_use"]],
+        cached_free=row[COLUMN["cached_free"]],
+        peak=row[COLUMN["peak"]] or 0,
+        peak_time_ns=span.process.at(peak_time_ns) if peak_time_ns else None,
+        totals=KvTotals(**{name: row[COLUMN[name]] or 0 for name in KvTotals.__dataclass_fields__}),
+    )
+
+
+def _summed(totals: Iterable[KvTotals]) -> KvTotals:
+    sums: dict[str, Any] = dict.fromkeys(KvTotals.__dataclass_fields__, 0)
+    for one in totals:
+        for name in sums:
+            sums[name] += getattr(one, name)
+    return KvTotals(**sums)
+
+
+def usage_points(session: Session, spans: tuple[EngineSpan, ...] | None = None) -> Iterator[UsagePoint]:
+    """Rows of kv_cache_usage.csv in order of time.
+
+    Every interval row, one row at the peak of each engine number, and the last state of each engine; the blocks are the
+    sum of what was last known of every engine. Without kv_steps the rows of kv_usage are all there is.
+    """
+    if spans is None:
+        spans = engine_spans(session, events.STEPS)
+    if not spans:
+        spans = engine_spans(session, events.USAGE)
+        sources = [_usage_alone(session, span) for span in spans]
+    else:
+        best = _peak_spans(spans)
+        sources = [_usage_of(session, span, span in best) for span in spans]
+    states: dict[int, tuple[int, int]] = {}
+    for time_ns, engine, kind, in_use, total in heapq.merge(*sources):
+        states[engine] = (in_use, total)
+        yield UsagePoint(
+            time_ns, engine, kind, sum(state[0] for state in states.values()), sum(state[1] for state in states.values())
+        )
+
+
+def _peak_spans(spans: tuple[EngineSpan, ...]) -> list[EngineSpan]:
+    best: dict[int, EngineSpan] = {}
+    for span in spans:
+        row = span.last_row
+        if row[COLUMN["peak"]] and row[COLUMN["peak_time_ns"]]:
+            known = best.get(span.engine)
+            if known is None or row[COLUMN["peak"]] > known.last_row[COLUMN["peak"]]:
+                best[span.engine] = span
+    return list(best.values())
+
+
+def _usage_rows(session: Session, span: EngineSpan) -> Iterator[tuple[int, int, str, int, int]]:
+    columns = ("time_ns", "engine", "kind", "in_use", "total_blocks")
+    for time_ns, local_engine, kind, in_use, total in session.rows(span.process, events.USAGE, *columns):
+        if local_engine == span.local_engine:
+            yield span.process.at(time_ns), span.engine, kind, in_use, total
+
+
+def _usage_of(session: Session, span: EngineSpan, with_peak: bool) -> Iterator[tuple[int, int, str, int, int]]:
+    row = span.last_row
+    total = row[COLUMN["total_blocks"]]
+    intervals = (point for point in _usage_rows(session, span) if point[2] == "interval")
+    extra = [(span.last_ns, span.engine, "last", row[COLUMN["in_use"]], total)]
+    if with_peak:
+        extra.append((span.process.at(row[COLUMN["peak_time_ns"]]), span.engine, "peak", row[COLUMN["peak"]], total))
+    return heapq.merge(intervals, sorted(extra))
+
+
+def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int, str, int, int]]:
+    """Intervals and the highest peak of an engine that left no kv_steps row, its last row being the last state."""
+    highest: tuple[int, int, str, int, int] | None = None
+    for point in _usage_rows(session, span):
+        if point[2] == "peak" and (highest is None or point[3] > highest[3]):
+            highest = point
+    intervals = (point for point in _usage_rows(session, span) if point[2] == "interval")
+    return heapq.merge(intervals, [highest] if highest else [])
+
+
+def evictions(session: Session) -> Iterator[Eviction]:
+    """Every recorded eviction of every engine, in order of time."""
+    spans = engine_spans(session, events.STEPS) or engine_spans(session, events.EVICTIONS)
+    return heapq.merge(*(_evictions_of(session, span) for span in spans), key=lambda eviction: eviction[:2])
+
+
+def _evictions_of(session: Session, span: EngineSpan) -> Iterator[Eviction]:
+    for row in session.rows(span.process, events.EVICTIONS):
+        if row[1] == span.local_engine:
+            yield _eviction(span, row)
+
+
+def _eviction(span: EngineSpan, row: Row) -> Eviction:
+    time_ns, _, block_id, lifetime_ns, idle_ns, cause = row
+    return Eviction(span.process.at(time_ns), span.engine, block_id, lifetime_ns, idle_ns, cause)

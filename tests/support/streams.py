@@ -1,0 +1,52 @@
+"""Read a session's streams in a test with nothing of ProfileMate's own reader."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+DESCRIPTOR = (
+    "runtime_mode", "num_tokens", "num_reqs", "uniform", "has_lora", "num_active_loras", "uniform_token_count",
+    "max_query_len", "num_ubatches",
+)  # fmt: skip
+
+
+def only_session(folder: Path) -> Path:
+    """The one session below a folder."""
+    sessions = sorted(folder.glob("session_*"))
+    assert len(sessions) == 1, f"one session expected in {folder}, found {sessions}"
+    return sessions[0]
+
+
+def processes(session: Path, role: str = "") -> list[Path]:
+    """Process folders whose name begins with a role."""
+    return sorted((session / "processes").glob(f"{role}*"))
+
+
+def rows(process: Path, table: str) -> list[dict[str, str]]:
+    """Complete rows of one table of one process, older segments first; a torn last line is left out."""
+    older = sorted(process.glob(f"{table}.*.csv"), key=lambda path: int(path.name.split(".")[-2]))
+    current = process / f"{table}.csv"
+    found = []
+    for path in [*older, *([current] if current.exists() else [])]:
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        found += list(csv.DictReader(whole.splitlines()))
+    return found
+
+
+def all_rows(session: Path, table: str, role: str = "") -> list[dict[str, str]]:
+    """Rows of one table over the processes of a role."""
+    return [row for process in processes(session, role) for row in rows(process, table)]
+
+
+def record(process: Path) -> dict[str, Any]:
+    """process.json."""
+    return dict(json.loads((process / "process.json").read_text()))
+
+
+def descriptor(row: dict[str, str]) -> tuple[str, ...]:
+    """The graph's key in a row of any graph table."""
+    return tuple(row[name] for name in DESCRIPTOR)
