@@ -14,7 +14,7 @@ from profilemate.schema.table import Table
 from profilemate.session.errors import SessionError
 from profilemate.session.faults import Faults
 from profilemate.session.records import ProcessInfo, SessionInfo, process_info, read_json, session_info
-from profilemate.session.stream import Row, open_segments, stream_rows
+from profilemate.session.stream import Row, first_and_last_rows, open_segments, stream_rows
 
 ROLE_ORDER = {"APIServer": 0, "LLM": 0, "Script": 0, "EngineCore": 1, "Worker": 2}
 
@@ -43,6 +43,11 @@ class Session:
         """
         segments = open_segments(process.folder, table.name, self.faults)
         return stream_rows(segments, table, columns or table.columns, self.faults, self._count_read)
+
+    def first_and_last(self, process: ProcessInfo, table: Table, key: str) -> dict[Any, tuple[Row, Row]]:
+        """The first and the last whole row of each value of an integer column, without reading all cells in between."""
+        segments = open_segments(process.folder, table.name, self.faults)
+        return first_and_last_rows(segments, table, key, self.faults, self._count_read)
 
     def has_rows(self, process: ProcessInfo, table: Table) -> bool:
         """Whether there is a row of this table."""

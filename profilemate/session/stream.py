@@ -184,3 +184,53 @@ def stream_rows(
         with segment.file as file:
             yield from typed_rows(read_lines(file, found, on_read), table, columns, found)
         faults.replace(segment.name, found)
+
+
+def first_and_last_rows(
+    segments: Iterable[OpenSegment],
+    table: Table,
+    key: str,
+    faults: Faults,
+    on_read: Callable[[int], None],
+) -> dict[Any, tuple[Row, Row]]:
+    """The first and last row of each value of a column; the rows in between are split but not read cell by cell."""
+    ends: dict[Any, tuple[Row, Row]] = {}
+    for segment in segments:
+        found: Counter[str] = Counter()
+        with segment.file as file:
+            for first, last in _ends_of(read_lines(file, found, on_read), table, key, found):
+                value = first[table.columns.index(key)]
+                ends[value] = (ends[value][0] if value in ends else first, last)
+        faults.replace(segment.name, found)
+    return ends
+
+
+def _ends_of(lines: Iterator[str], table: Table, key: str, found: Counter[str]) -> Iterator[tuple[Row, Row]]:
+    readers = [reader_of(table, column) for column in table.columns]
+    place = table.columns.index(key)
+    firsts: dict[str, Row] = {}
+    latest: dict[str, list[Sequence[str]]] = {}
+    for cells, places in cells_of(lines, table, table.columns, found):
+        value = cells[places[place]]
+        if value in latest:
+            latest[value] = [latest[value][-1], cells]
+            continue
+        try:
+            firsts[value] = tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places)])
+        except ValueError:
+            found[MALFORMED] += 1
+            continue
+        latest[value] = [cells]
+    for value, first in firsts.items():
+        yield first, _last_whole(latest[value], readers, places, found) or first
+
+
+def _last_whole(
+    candidates: list[Sequence[str]], readers: list[Reader], places: list[int], found: Counter[str]
+) -> Row | None:
+    for cells in reversed(candidates):
+        try:
+            return tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places)])
+        except ValueError:
+            found[MALFORMED] += 1
+    return None

@@ -31,6 +31,7 @@ class EngineSpan:
     engine: int
     first_ns: int
     last_ns: int
+    table: str
     last_row: Row
 
 
@@ -76,22 +77,23 @@ def tensor_parallel_groups(session: Session) -> tuple[dict[int, list[ProcessInfo
     return tuple(group for _, group in sorted(groups.items()) if len(group) > 1)
 
 
-def engine_spans(session: Session, table: Table) -> tuple[EngineSpan, ...]:
-    """Every scheduler that wrote rows of a table with `time_ns` and `engine`, with its last row, in order of beginning."""
-    spans = [span for process in session.processes for span in _spans_of(session, process, table)]
+def engine_spans(session: Session, *tables: Table) -> tuple[EngineSpan, ...]:
+    """Every scheduler with its last row, in order of beginning.
+
+    The tables have `time_ns` and `engine`; of each process the first one that has rows tells.
+    """
+    spans: list[EngineSpan] = []
+    for process in session.processes:
+        found = (_spans_of(session, process, table) for table in tables)
+        spans += next((some for some in found if some), [])
     return _numbered(sorted(spans, key=lambda span: (span.first_ns, span.process.name, span.local_engine)))
 
 
 def _spans_of(session: Session, process: ProcessInfo, table: Table) -> list[EngineSpan]:
-    time, engine = table.columns.index("time_ns"), table.columns.index("engine")
-    first: dict[int, int] = {}
-    last: dict[int, Row] = {}
-    for row in session.rows(process, table):
-        first.setdefault(row[engine], row[time])
-        last[row[engine]] = row
+    time = table.columns.index("time_ns")
     return [
-        EngineSpan(process, number, 0, process.at(first[number]), process.at(row[time]), row)
-        for number, row in sorted(last.items())
+        EngineSpan(process, number, 0, process.at(first[time]), process.at(last[time]), table.name, last)
+        for number, (first, last) in sorted(session.first_and_last(process, table, "engine").items())
     ]
 
 

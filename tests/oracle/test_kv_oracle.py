@@ -102,6 +102,11 @@ def test_prefix_look_ups_equal_vllms_own(run: Run) -> None:
     assert run.total("preempted_hit_tokens") == prefix["preempted_hits"]
 
 
+def test_scheduled_tokens_equal_the_drivers(run: Run) -> None:
+    assert run.total("scheduled_tokens") == run.summary["scheduled_tokens"]
+    assert run.total("busy_steps") == run.summary["steps"] - run.summary["empty_steps"]
+
+
 def test_every_step_splits_the_pool_as_a_full_scan_does(run: Run) -> None:
     """A reset adds a row of its own within a step: the last row of each step is the one at its end."""
     by_step: dict[int, list[dict[str, str]]] = {}

@@ -9,7 +9,7 @@ from profilemate.session import views
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
 from profilemate.trackers.cuda_graphs import events
-from profilemate.trackers.cuda_graphs.descriptor import Descriptor
+from profilemate.trackers.cuda_graphs.graph import Descriptor
 from profilemate.trackers.cuda_graphs.tally import MAIN, Counts, Tally, compare_ranks, count_forwards, count_others
 
 ENCODER = "encoder"

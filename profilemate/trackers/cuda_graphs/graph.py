@@ -1,4 +1,4 @@
-"""A graph's full descriptor as the offline half holds it, whichever runner wrote it."""
+"""A graph's full descriptor as the offline half holds it (descriptor.py makes the cells inside vLLM)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
 from profilemate.session.stream import TORN_TAIL, Row
 from profilemate.trackers.cuda_graphs import events
-from profilemate.trackers.cuda_graphs.descriptor import DESCRIPTOR_COLUMNS, Descriptor
+from profilemate.trackers.cuda_graphs.graph import DESCRIPTOR_COLUMNS, Descriptor
 
 MAIN = "main"
 REMEMBERED_FORWARDS = 256

@@ -108,15 +108,21 @@ class KvSummary:
 COLUMN = {name: index for index, name in enumerate(events.STEPS.columns)}
 
 
-def analyze(session: Session) -> KvSummary:
-    """Read the KV streams of every engine core."""
-    spans = engine_spans(session, events.STEPS)
-    engines = tuple(_engine(span) for span in spans)
+def spans_of(session: Session) -> tuple[EngineSpan, ...]:
+    """The engines of a session; one that was killed before its first step's end still has rows of usage or evictions."""
+    return engine_spans(session, events.STEPS, events.USAGE, events.EVICTIONS)
+
+
+def analyze(session: Session, spans: tuple[EngineSpan, ...] | None = None) -> KvSummary:
+    """Read the KV streams of every engine core; `spans` saves reading for them again."""
+    spans = spans_of(session) if spans is None else spans
+    engines = tuple(_engine(span) for span in spans if span.table == events.STEPS.name)
     peak = last = None
     for last in usage_points(session, spans):
         if peak is None or last.in_use > peak.in_use:
             peak = last
-    return KvSummary(engines, _summed(engine.totals for engine in engines), peak, last, len({s.engine for s in spans}) < 2)
+    alone = len({span.engine for span in spans}) < 2
+    return KvSummary(engines, _summed(engine.totals for engine in engines), peak, last, alone)
 
 
 def _engine(span: EngineSpan) -> KvEngine:
@@ -143,20 +149,17 @@ def _summed(totals: Iterable[KvTotals]) -> KvTotals:
     return KvTotals(**sums)
 
 
-def usage_points(session: Session, spans: tuple[EngineSpan, ...] | None = None) -> Iterator[UsagePoint]:
+def usage_points(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[UsagePoint]:
     """Rows of kv_cache_usage.csv in order of time.
 
     Every interval row, one row at the peak of each engine number, and the last state of each engine; the blocks are the
-    sum of what was last known of every engine. Without kv_steps the rows of kv_usage are all there is.
+    sum of what was last known of every engine.
     """
-    if spans is None:
-        spans = engine_spans(session, events.STEPS)
-    if not spans:
-        spans = engine_spans(session, events.USAGE)
-        sources = [_usage_alone(session, span) for span in spans]
-    else:
-        best = _peak_spans(spans)
-        sources = [_usage_of(session, span, span in best) for span in spans]
+    best = _peak_spans(spans)
+    sources = [
+        _usage_of(session, span, span in best) if span.table == events.STEPS.name else _usage_alone(session, span)
+        for span in spans
+    ]
     states: dict[int, tuple[int, int]] = {}
     for time_ns, engine, kind, in_use, total in heapq.merge(*sources):
         states[engine] = (in_use, total)
@@ -169,6 +172,8 @@ def _peak_spans(spans: tuple[EngineSpan, ...]) -> list[EngineSpan]:
     best: dict[int, EngineSpan] = {}
     for span in spans:
         row = span.last_row
+        if span.table != events.STEPS.name:
+            continue
         if row[COLUMN["peak"]] and row[COLUMN["peak_time_ns"]]:
             known = best.get(span.engine)
             if known is None or row[COLUMN["peak"]] > known.last_row[COLUMN["peak"]]:
@@ -196,6 +201,8 @@ def _usage_of(session: Session, span: EngineSpan, with_peak: bool) -> Iterator[t
 def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int, str, int, int]]:
     """Intervals and the highest peak of an engine that left no kv_steps row, its last row being the last state."""
     highest: tuple[int, int, str, int, int] | None = None
+    if span.table != events.USAGE.name:
+        return iter(())
     for point in _usage_rows(session, span):
         if point[2] == "peak" and (highest is None or point[3] > highest[3]):
             highest = point
@@ -203,9 +210,8 @@ def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int,
     return heapq.merge(intervals, [highest] if highest else [])
 
 
-def evictions(session: Session) -> Iterator[Eviction]:
+def evictions(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Eviction]:
     """Every recorded eviction of every engine, in order of time."""
-    spans = engine_spans(session, events.STEPS) or engine_spans(session, events.EVICTIONS)
     return heapq.merge(*(_evictions_of(session, span) for span in spans), key=lambda eviction: eviction[:2])
 
 

@@ -264,12 +264,30 @@ def request_preempted(token: None, result: Any, args: Any, kwargs: Any) -> None:
     state_of(args[0].kv_cache_manager.block_pool).preemptions += 1
 
 
+def step_scheduled(token: None, scheduled: Any, args: Any, kwargs: Any) -> None:
+    """A batch was chosen. Under the V2 runner the "new" requests include those that come back from a preemption."""
+    scheduler = args[0]
+    for new in scheduled.scheduled_new_reqs:
+        request = scheduler.requests.get(new.req_id)
+        if request is not None and not getattr(request, "num_preemptions", 0):
+            state_of(scheduler.kv_cache_manager.block_pool).prompt_tokens += request.num_prompt_tokens
+
+
+FINISHED_BATCH = Argument("scheduler_output")
+
+
 def step_finished(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """The output of an engine step was processed: its row, and everything before it, goes to the kernel now."""
     pool = args[0].kv_cache_manager.block_pool
     state = state_of(pool)
     now = time.monotonic_ns()
     state.step += 1
+    tokens = FINISHED_BATCH.of(args, kwargs).total_num_scheduled_tokens
+    if tokens:
+        state.busy_steps += 1
+        state.scheduled_tokens += tokens
+        if any(outputs.outputs for outputs in result.values()):
+            state.output_steps += 1
     STEPS.add(state.step_row(pool, now))
     if state.peak > state.peak_reported:
         state.peak_reported = state.peak
@@ -336,5 +354,6 @@ HOOKS = (
     ),
     _hook(SCHEDULER, "Scheduler.__init__", following, None, scheduler_made),
     _hook(SCHEDULER, "Scheduler._preempt_request", following, None, request_preempted, optional=True),
-    _hook(SCHEDULER, "Scheduler.update_from_output", following, None, step_finished),
+    _hook(SCHEDULER, "Scheduler.schedule", following, None, step_scheduled),
+    _hook(SCHEDULER, "Scheduler.update_from_output", following, None, step_finished, (FINISHED_BATCH,)),
 )  # fmt: skip

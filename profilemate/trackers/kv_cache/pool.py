@@ -14,10 +14,10 @@ class PoolState:
     """What happened to one pool so far. The null block is never counted. Times are monotonic nanoseconds."""
 
     __slots__ = (
-        "accesses", "allocated", "births", "cached_free", "cause", "engine", "evicted", "failed_allocations", "freed",
-        "hit_tokens", "idle_ns", "lifetime_ns", "num_blocks", "operations", "peak", "peak_reported", "peak_time_ns",
-        "preempted_hit_tokens", "preempted_query_tokens", "preemptions", "query_requests", "query_tokens", "ref",
-        "released", "resets", "step", "step_peak", "timed_evictions", "total", "touched", "touched_free",
+        "accesses", "allocated", "births", "busy_steps", "cached_free", "cause", "engine", "evicted", "failed_allocations", "freed",
+        "hit_tokens", "idle_ns", "lifetime_ns", "num_blocks", "operations", "output_steps", "peak", "peak_reported", "peak_time_ns",
+        "preempted_hit_tokens", "preempted_query_tokens", "preemptions", "prompt_tokens", "query_requests",
+        "query_tokens", "ref", "released", "resets", "scheduled_tokens", "step", "step_peak", "timed_evictions", "total", "touched", "touched_free",
     )  # fmt: skip
 
     def __init__(self, pool: Any) -> None:
@@ -52,6 +52,7 @@ class PoolState:
             self.released, self.freed, self.evicted, self.lifetime_ns, self.idle_ns, self.timed_evictions,
             self.failed_allocations, self.preemptions, self.resets, self.query_requests, self.query_tokens,
             self.hit_tokens, self.preempted_query_tokens, self.preempted_hit_tokens, self.operations,
+            self.busy_steps, self.output_steps, self.scheduled_tokens, self.prompt_tokens,
         )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""One module per output format, each from a Session; nothing here runs inside the server."""

@@ -1,0 +1,214 @@
+"""Real servers over HTTP: against vLLM's own /metrics, with two ranks, and stopped in every way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import environment
+import pytest
+import server as servers
+import streams
+
+pytestmark = pytest.mark.server
+
+STEP_ORACLE = environment.ROOT / "tests" / "support" / "step_oracle"
+GRAPHS = json.dumps(
+    {
+        "mode": 3,
+        "backend": "eager",
+        "cudagraph_mode": "FULL_AND_PIECEWISE",
+        "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32],
+    }
+)
+README_FILES = (
+    "metadata.json", "cuda_graph_captures.csv", "cuda_graph_usage.csv", "cuda_graph_timeline.csv",
+    "kv_cache_usage.csv", "kv_cache_evictions.csv", "kv_cache_summary.txt",
+)  # fmt: skip
+METRICS = (
+    "prompt_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total",
+    "iteration_tokens_total_count",
+)  # fmt: skip
+
+
+def load_module() -> Any:
+    spec = importlib.util.spec_from_file_location("demo_load", environment.ROOT / "demo" / "load.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["demo_load"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def send_load(server: servers.Server, model: Path, requests: int) -> None:
+    result = load_module().run_load(server.url, str(model), requests=requests, concurrency=12, seed=7)
+    assert result.ok, str(result)
+
+
+def profiled_env(folder: Path, **more: str) -> dict[str, str]:
+    return environment.profiled(
+        folder / "sessions",
+        environment.STANDIN,
+        STEP_ORACLE,
+        STANDIN_GRAPHS="1",
+        STANDIN_GRAPHS_LOG=str(folder / "truth"),
+        STEP_ORACLE=str(folder / "steps"),
+        **more,
+    )
+
+
+def export(session: Path) -> None:
+    """`profilemate export`, which is what a user runs where nobody could."""
+    done = subprocess.run(
+        [sys.executable, "-m", "profilemate", "export", str(session)],
+        cwd=environment.ROOT, env=environment.clean(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+class Served(NamedTuple):
+    """A server's whole life under load, ended by SIGTERM."""
+
+    session: Path
+    metrics: dict[str, float]
+    oracle_steps: list[int]
+    replays: int
+    exit_code: int
+    log: str
+
+
+def oracle_steps(folder: Path) -> list[int]:
+    return [int(line.split()[1]) for line in (folder / "steps").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served:
+    folder = tmp_path_factory.mktemp("served")
+    log = folder / "log"
+    options = ("--compilation-config", GRAPHS, "--cudagraph-metrics", "--kv-cache-metrics")
+    with servers.start(tiny_model, profiled_env(folder, PROFILEMATE_CHECK_REPLAYS="1"), log, *options) as server:
+        send_load(server, tiny_model, 60)
+        time.sleep(1)  # the last iteration's statistics reach the front end
+        metrics = {name: server.metric(name) for name in METRICS}
+        code = server.stop(signal.SIGTERM)
+    replays = sum(line.split()[1] == "replay" for line in (folder / "truth").read_text().splitlines())
+    session = streams.only_session(folder / "sessions")
+    return Served(session, metrics, oracle_steps(folder), replays, code, log.read_text())
+
+
+def kv_total(session: Path, name: str) -> int:
+    return int(streams.all_rows(session, "kv_steps", "EngineCore")[-1][name])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("prompt_tokens", "prompt_tokens_total"),
+        ("query_tokens", "prefix_cache_queries_total"),
+        ("hit_tokens", "prefix_cache_hits_total"),
+        ("preemptions", "num_preemptions_total"),
+        ("output_steps", "iteration_tokens_total_count"),
+    ],
+)
+def test_counts_equal_the_servers_own_metrics(served: Served, ours: str, theirs: str) -> None:
+    assert kv_total(served.session, ours) == served.metrics[theirs]
+    assert served.metrics["prompt_tokens_total"] > 0
+
+
+def test_every_step_and_pass_is_there(served: Served) -> None:
+    assert kv_total(served.session, "step") == len(served.oracle_steps)
+    passes = streams.all_rows(served.session, "graph_dispatches", "Worker")
+    assert [int(row["unpadded_tokens"]) for row in passes] == [tokens for tokens in served.oracle_steps if tokens]
+    assert sum(int(row["graphs"]) for row in passes) == served.replays
+
+
+def test_processes_are_named_by_role(served: Served) -> None:
+    names = [path.name.split(".")[0] for path in streams.processes(served.session)]
+    assert names == ["APIServer", "EngineCore", "Worker"]
+
+
+def test_the_start_line_is_printed_once(served: Served) -> None:
+    assert served.log.count("[sitecustomize] vLLM Comprehensive Instrumentation Loaded") == 1
+    assert str(served.session) in served.log
+
+
+def test_files_of_the_readme_appear_by_themselves_after_sigterm(served: Served) -> None:
+    assert served.exit_code == 0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not all((served.session / name).exists() for name in README_FILES):
+        time.sleep(0.2)
+    assert [name for name in README_FILES if not (served.session / name).exists()] == []
+
+
+def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, tiny_model: Path) -> None:
+    env = environment.vllm(PYTHONPATH=str(environment.STANDIN), STANDIN_GRAPHS="1")
+    with servers.start(tiny_model, env, tmp_path / "log", "--compilation-config", GRAPHS) as server:
+        send_load(server, tiny_model, 10)
+        assert server.stop(signal.SIGTERM) == served.exit_code
+
+
+STOPS = {"SIGINT": signal.SIGINT, "SIGKILL": signal.SIGKILL}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_stopped_under_load_every_finished_step_is_on_disk(name: str, tmp_path: Path, tiny_model: Path) -> None:
+    with servers.start(
+        tiny_model, profiled_env(tmp_path), tmp_path / "log", "--compilation-config", GRAPHS
+    ) as server:
+        load = threading.Thread(target=lambda: load_quietly(server, tiny_model), daemon=True)
+        load.start()
+        wait_for_steps(tmp_path, 50)
+        if name == "SIGKILL":
+            server.kill_tree()
+        else:
+            server.stop(STOPS[name])
+    session = streams.only_session(tmp_path / "sessions")
+    finished = oracle_steps(tmp_path)
+    assert kv_total(session, "step") >= len(finished) >= 50
+    passes = streams.all_rows(session, "graph_dispatches", "Worker")
+    busy = [tokens for tokens in finished if tokens]
+    assert [int(row["unpadded_tokens"]) for row in passes][: len(busy)] == busy
+    export(session)
+    assert [file for file in README_FILES if not (session / file).exists()] == []
+
+
+def load_quietly(server: servers.Server, model: Path) -> None:
+    load_module().run_load(server.url, str(model), requests=2000, concurrency=12, seed=7)
+
+
+def wait_for_steps(folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (folder / "steps").exists() and len(oracle_steps(folder)) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the load made no steps")
+
+
+def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Path) -> None:
+    env = profiled_env(tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind")
+    options = ("--tensor-parallel-size", "2", "--compilation-config", GRAPHS)
+    with servers.start(tiny_model, env, tmp_path / "log", *options) as server:
+        send_load(server, tiny_model, 10)
+        server.stop(signal.SIGTERM)
+    session = streams.only_session(tmp_path / "sessions")
+    names = [path.name.split(".")[0] for path in streams.processes(session)]
+    assert names == ["APIServer", "EngineCore", "Worker_TP0", "Worker_TP1"]
+    ranks = {name: streams.record(streams.processes(session, name)[0])["ranks"] for name in names[2:]}
+    assert [ranks[name]["tp"] for name in names[2:]] == [0, 1]
+    passes = [streams.all_rows(session, "graph_dispatches", name) for name in names[2:]]
+    keys = [[(streams.descriptor(row), row["unpadded_tokens"]) for row in rows] for rows in passes]
+    assert keys[0] == keys[1] != []
+    export(session)
+    replays = {}
+    for line in (session / "cuda_graph_usage.csv").read_text().splitlines()[1:]:
+        cells = line.split(",")
+        replays[tuple(cells[:5])] = int(cells[5])
+    assert sum(replays.values()) == sum(row["runtime_mode"] != "NONE" for row in passes[0])
