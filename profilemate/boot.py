@@ -6,7 +6,7 @@ Nothing but `os` and `sys` is imported here, and nothing is written or printed: 
 import os
 import sys
 
-_visited = set()  # real paths of the sitecustomize files that ran, ours included
+_visited: set = set()  # real paths of the sitecustomize files that ran, ours included
 _config = None
 _finder = None
 
@@ -117,6 +117,4 @@ def tell(error):
     if sys.flags.verbose:
         sys.excepthook(type(error), error, error.__traceback__)
     else:
-        sys.stderr.write(
-            f"Error in sitecustomize; set PYTHONVERBOSE for traceback:\n{type(error).__name__}: {error}\n"
-        )
+        sys.stderr.write(f"Error in sitecustomize; set PYTHONVERBOSE for traceback:\n{type(error).__name__}: {error}\n")

@@ -10,4 +10,4 @@ def register() -> None:
     """Start only where it was asked for: installing the package must not profile every server of an environment."""
     value = os.environ.get("PROFILEMATE_ENABLE") or os.environ.get("VLLM_ENABLE_PROFILING") or ""
     if value.strip() == "1" or os.environ.get(ENV_SESSION):
-        boot.start()
+        boot.start()  # type: ignore[no-untyped-call]

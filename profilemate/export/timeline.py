@@ -1,4 +1,4 @@
-"""Rows of cuda_graph_timeline.csv: every forward pass that replayed a graph, with its device time where there is one."""
+"""Rows of cuda_graph_timeline.csv: every forward pass that replayed a graph, with its device time if there is one."""
 
 from __future__ import annotations
 

@@ -87,6 +87,7 @@ def create_session(directory: str, settings: Settings) -> str:
 
 
 def session_record(path: str, settings: Settings) -> dict[str, Any]:
+    """Content of session.json: when and where the session began, by both clocks."""
     return {
         "format": names.FORMAT,
         "session_id": os.path.basename(path),

@@ -5,6 +5,7 @@ One object, `THIS`, lives for the life of the process; a forked child starts it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
@@ -78,9 +79,7 @@ class Process:
                 folders.usable_directory(os.path.dirname(path))
                 os.mkdir(path, 0o700)
                 os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
-                folders.write_json(
-                    os.path.join(path, names.SESSION_FILE), folders.session_record(path, self.settings)
-                )
+                folders.write_json(os.path.join(path, names.SESSION_FILE), folders.session_record(path, self.settings))
         except FileExistsError:
             pass
         except OSError as error:
@@ -214,11 +213,9 @@ class Process:
 
 def tell(text: str) -> None:
     """One message on stderr, never stdout; silent where stderr is closed."""
-    try:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
-        pass
 
 
 def _has_processes(session: str) -> bool:
@@ -252,7 +249,7 @@ def launch_export(session: str) -> None:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environ = {**os.environ, "PYTHONPATH": root, "PROFILEMATE_ENABLE": "0"}
     command = [sys.executable, "-m", "profilemate", "export", "--wait", "30", session]
-    try:
+    with contextlib.suppress(OSError):
         subprocess.Popen(
             command,
             env=environ,
@@ -261,8 +258,6 @@ def launch_export(session: str) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    except OSError:
-        pass
 
 
 THIS = Process()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from profilemate.trackers import TRACKERS
 
-DEFAULT_DIRECTORY = "/tmp/vllm_profiling"  # noqa: S108 - the folder that users know
+DEFAULT_DIRECTORY = "/tmp/vllm_profiling"
 
 
 class Settings(NamedTuple):
@@ -76,9 +76,7 @@ VARIABLES = (
     Variable("log_interval", "PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL", _positive, "a number from 1"),
     Variable("trackers", "PROFILEMATE_TRACKERS", None, _names, "names out of " + ", ".join(TRACKERS)),
     Variable("check_replays", "PROFILEMATE_CHECK_REPLAYS", None, _switch, "0 or 1"),
-    Variable(
-        "device_timing_every", "PROFILEMATE_DEVICE_TIMING_EVERY", None, _count, "a number; 0 for no device times"
-    ),
+    Variable("device_timing_every", "PROFILEMATE_DEVICE_TIMING_EVERY", None, _count, "a number; 0 for no device times"),
     Variable("session_cap_bytes", "PROFILEMATE_SESSION_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("folder_cap_bytes", "PROFILEMATE_FOLDER_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("disk_floor_bytes", "PROFILEMATE_DISK_FLOOR", None, _size, "bytes, or a number with K, M or G"),

@@ -21,7 +21,11 @@ GAPS = Table(
         ("time_ns", "int", "monotonic clock of this process, when writing went on"),
         ("table", "str", "the table that lacks rows"),
         ("rows", "int", "how many rows"),
-        ("reason", "str", "errno name of a failed write, slow, disk_floor, or size_cap for the oldest rows of a full session"),
+        (
+            "reason",
+            "str",
+            "errno name of a failed write, slow, disk_floor, or size_cap for the oldest rows of a full session",
+        ),
     ),
 )
 

@@ -2,4 +2,4 @@
 
 
 class SessionError(Exception):
-    """Something the user can act on: no session there, a folder that is none, a newer format. The text is the message."""
+    """Something the user can act on, such as no session there or a newer format. The text is the message."""

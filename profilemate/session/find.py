@@ -30,7 +30,7 @@ def sessions_in(directory: Path) -> list[Path]:
 
 
 def default_directories() -> list[Path]:
-    """Where sessions may lie: the environment's folder, ProfilingConfig's, or the default and its private substitute."""
+    """Where sessions may lie: the environment's folder, ProfilingConfig's, or the default and its substitute."""
     for name in ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR"):
         if os.environ.get(name, "").strip():
             return [Path(os.environ[name].strip())]

@@ -39,7 +39,7 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """process.json and the folder it lies in. `offset_ns` turns its monotonic times into time since the session began."""
+    """process.json and the folder it lies in. `offset_ns` turns its monotonic times into session time."""
 
     folder: Path
     role: str
@@ -83,7 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
     if not isinstance(record, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - callers treat all bad content alike
+        raise ValueError("not a JSON object")
     return record
 
 

@@ -27,7 +27,9 @@ class Session:
         if not path.is_dir():
             raise SessionError(f"{path} is not a folder")
         if not (path / names.SESSION_FILE).exists() and not (path / names.PROCESSES_FOLDER).is_dir():
-            raise SessionError(f"{path} is not a session: it has neither {names.SESSION_FILE} nor {names.PROCESSES_FOLDER}/")
+            raise SessionError(
+                f"{path} is not a session: it has neither {names.SESSION_FILE} nor {names.PROCESSES_FOLDER}/"
+            )
         self.path = path
         self.faults = Faults()
         self.on_read: Callable[[int], None] = lambda num_bytes: None
@@ -76,7 +78,7 @@ class Session:
         written = record.get("format", names.FORMAT)
         if isinstance(written, int) and written > names.FORMAT:
             raise SessionError(
-                f"{where} has format {written}; this ProfileMate reads up to {names.FORMAT}: use the version that wrote it"
+                f"{where} has format {written}, this ProfileMate reads up to {names.FORMAT}: use the one that wrote it"
             )
         return record
 
@@ -128,9 +130,7 @@ def _stream_files(session: Path) -> list[Path]:
     for folder in process_folders(session):
         with os.scandir(folder) as entries:
             found += [
-                Path(entry.path)
-                for entry in entries
-                if entry.name.endswith(".csv") or entry.name == names.PROCESS_FILE
+                Path(entry.path) for entry in entries if entry.name.endswith(".csv") or entry.name == names.PROCESS_FILE
             ]
     return sorted(found)
 

@@ -159,14 +159,12 @@ def cells_of(
             found[MALFORMED] += 1
 
 
-def typed_rows(
-    lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]
-) -> Iterator[Row]:
+def typed_rows(lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]) -> Iterator[Row]:
     """Rows as tuples of the wanted columns; a row with a cell of the wrong kind is left out."""
     readers = [reader_of(table, column) for column in columns]
     for cells, places in cells_of(lines, table, columns, found):
         try:
-            yield tuple([read(cells[place].rstrip("\r")) for read, place in zip(readers, places)])
+            yield tuple([read(cells[place].rstrip("\r")) for read, place in zip(readers, places, strict=True)])
         except ValueError:
             found[MALFORMED] += 1
 
@@ -216,7 +214,7 @@ def _ends_of(lines: Iterator[str], table: Table, key: str, found: Counter[str]) 
             latest[value] = [latest[value][-1], cells]
             continue
         try:
-            firsts[value] = tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places)])
+            firsts[value] = tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)])
         except ValueError:
             found[MALFORMED] += 1
             continue
@@ -230,7 +228,7 @@ def _last_whole(
 ) -> Row | None:
     for cells in reversed(candidates):
         try:
-            return tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places)])
+            return tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)])
         except ValueError:
             found[MALFORMED] += 1
     return None

@@ -23,7 +23,7 @@ class GraphWorker:
 class EngineSpan:
     """The rows of one scheduler: where they are, and when the first and the last came (since the session began).
 
-    `engine` numbers engines that run at the same time; one that begins after another of its index ended takes its number.
+    `engine` numbers engines that run at the same time; one that begins after another of its index ended gets its number.
     """
 
     process: ProcessInfo
@@ -36,7 +36,7 @@ class EngineSpan:
 
 
 def graph_workers(session: Session, last_stage: bool = True) -> tuple[GraphWorker, ...]:
-    """One worker per engine: tensor-parallel rank 0 of the last (or first) pipeline stage, else the nearest recorded."""
+    """One worker per engine: tensor-parallel rank 0 of the last (or first) pipeline stage, else the nearest one."""
     by_engine: dict[int, list[ProcessInfo]] = {}
     for process in session.with_role("Worker"):
         by_engine.setdefault(process.rank("dp"), []).append(process)

@@ -125,9 +125,7 @@ def test_each_eviction_has_the_oracles_block_lifetime_and_idle_time(run: Run) ->
     theirs = run.oracle["evictions"]
     assert [int(row["block_id"]) for row in ours] == [eviction["block"] for eviction in theirs]
     for row, eviction in zip(ours, theirs, strict=True):
-        assert int(row["lifetime_ns"]) / 1e9 == pytest.approx(
-            eviction["lifetime_s"], abs=SAME_RUN_TOLERANCE_SECONDS
-        )
+        assert int(row["lifetime_ns"]) / 1e9 == pytest.approx(eviction["lifetime_s"], abs=SAME_RUN_TOLERANCE_SECONDS)
         assert int(row["idle_ns"]) / 1e9 == pytest.approx(eviction["idle_s"], abs=SAME_RUN_TOLERANCE_SECONDS)
 
 

@@ -159,9 +159,7 @@ STOPS = {"SIGINT": signal.SIGINT, "SIGKILL": signal.SIGKILL}
 
 @pytest.mark.parametrize("name", STOPS)
 def test_stopped_under_load_every_finished_step_is_on_disk(name: str, tmp_path: Path, tiny_model: Path) -> None:
-    with servers.start(
-        tiny_model, profiled_env(tmp_path), tmp_path / "log", "--compilation-config", GRAPHS
-    ) as server:
+    with servers.start(tiny_model, profiled_env(tmp_path), tmp_path / "log", "--compilation-config", GRAPHS) as server:
         load = threading.Thread(target=lambda: load_quietly(server, tiny_model), daemon=True)
         load.start()
         wait_for_steps(tmp_path, 50)

@@ -74,7 +74,7 @@ class GraphCpuWorker(cpu_worker.CPUWorker):
         return gpu_worker.Worker.compile_or_warm_up_model(self)
 
     def standin_counters(self) -> dict[str, int]:
-        """vLLM's compilation counters in this process: `llm.collective_rpc("standin_counters")` asks every worker."""
+        """VLLM's compilation counters in this process: `llm.collective_rpc("standin_counters")` asks every worker."""
         return dict(vars(compilation_counter))
 
     def _captures_graphs(self) -> bool:

@@ -91,7 +91,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """All of it. `usages` holds the main model's graphs, most replayed first; `others` those of drafter, encoder, ..."""
+    """All of it. `usages` holds the main model's graphs, most replayed first; `others` those of drafter and encoder."""
 
     usages: tuple[GraphUsage, ...]
     others: tuple[GraphUsage, ...]
@@ -232,11 +232,12 @@ def _disagreements(session: Session, counted: dict[str, Counts]) -> list[str]:
     for group in views.tensor_parallel_groups(session):
         ranks = sorted(group)
         for rank in ranks[1:]:
-            for mine, theirs in zip(group[ranks[0]], group[rank]):
+            for mine, theirs in zip(group[ranks[0]], group[rank], strict=False):
                 difference = compare_ranks(counted[mine.name], counted[theirs.name])
                 if difference:
                     findings.append(
-                        f"tensor-parallel ranks {ranks[0]} and {rank} of engine {mine.rank('dp')} disagree: {difference}"
+                        f"tensor-parallel ranks {ranks[0]} and {rank} of engine {mine.rank('dp')} disagree: "
+                        f"{difference}"
                     )
     return findings
 

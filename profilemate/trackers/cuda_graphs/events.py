@@ -22,7 +22,11 @@ CAPTURES = Table(
     "One row per captured descriptor; the pieces of a PIECEWISE graph are counted, not listed.",
     fields(
         ("time_ns", "int", "when the first piece's capture began, monotonic clock"),
-        ("purpose", "str", "serving, estimate (memory-estimate captures that vLLM throws away) or lazy (while serving)"),
+        (
+            "purpose",
+            "str",
+            "serving, estimate (memory-estimate captures that vLLM throws away) or lazy (while serving)",
+        ),
         OWNER,
         *DESCRIPTOR,
         ("duration_ns", "int", "time inside captures, summed over the pieces"),

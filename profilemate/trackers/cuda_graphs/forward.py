@@ -43,7 +43,7 @@ class Forward:
         self.unpadded_tokens = self.unpadded_reqs = 0
 
     def dispatched(self, mode: Any, descriptor: Descriptor, tokens: int, reqs: int) -> None:
-        """vLLM chose mode and descriptor for the batch of this step."""
+        """VLLM chose mode and descriptor for the batch of this step."""
         self.mode = mode
         self.descriptor = descriptor
         self.unpadded_tokens, self.unpadded_reqs = tokens, reqs

@@ -30,12 +30,12 @@ class Descriptor(NamedTuple):
 
     @property
     def is_uniform(self) -> bool:
-        """vLLM's `uniform`; the V2 runner says it by giving the tokens per request."""
+        """VLLM's `uniform`; the V2 runner says it by giving the tokens per request."""
         return self.uniform_token_count is not None if self.uniform is None else self.uniform
 
     @property
     def uses_lora(self) -> bool:
-        """vLLM's `has_lora`; the V2 runner says it by the number of active adapters."""
+        """VLLM's `has_lora`; the V2 runner says it by the number of active adapters."""
         return bool(self.num_active_loras) if self.has_lora is None else self.has_lora
 
     @property
@@ -57,4 +57,4 @@ class Descriptor(NamedTuple):
     @property
     def order(self) -> tuple[Any, ...]:
         """Sorting key: unknown comes first."""
-        return tuple((value is not None, value or 0) for value in self[1:]) + (self.runtime_mode,)
+        return (*((value is not None, value or 0) for value in self[1:]), self.runtime_mode)

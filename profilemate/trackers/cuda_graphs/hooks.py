@@ -24,7 +24,7 @@ _v2_fields: set[str] = set()
 
 
 def forward_context() -> Any:
-    """vLLM's forward context, or None outside a forward; its own getter asserts there."""
+    """VLLM's forward context, or None outside a forward; its own getter asserts there."""
     return getattr(sys.modules.get("vllm.forward_context"), "_forward_context", None)
 
 

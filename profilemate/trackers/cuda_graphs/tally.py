@@ -173,6 +173,8 @@ def _replays_through(counts: Counts, forward: int) -> Counter[Key]:
 
 def _differences(keys: Iterable[Key], mine: Counter[Key], theirs: Counter[Key]) -> str:
     ordered = sorted(keys, key=lambda key: Descriptor.of(key).order)
-    named = [f"{Descriptor.of(key).label}: {mine[key]} and {theirs[key]} replays" for key in ordered[:NAMED_DIFFERENCES]]
+    named = [
+        f"{Descriptor.of(key).label}: {mine[key]} and {theirs[key]} replays" for key in ordered[:NAMED_DIFFERENCES]
+    ]
     more = len(ordered) - len(named)
     return "; ".join(named) + (f"; {more} more" if more > 0 else "")

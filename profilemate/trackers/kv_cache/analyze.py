@@ -14,7 +14,7 @@ from profilemate.trackers.kv_cache import events
 
 
 class UsagePoint(NamedTuple):
-    """Blocks in use at a moment since the session began, over all engines; `engine` is the one that this row is from."""
+    """Blocks in use at a moment since the session began, over all engines; `engine` is the one it is from."""
 
     time_ns: int
     engine: int
@@ -109,7 +109,7 @@ COLUMN = {name: index for index, name in enumerate(events.STEPS.columns)}
 
 
 def spans_of(session: Session) -> tuple[EngineSpan, ...]:
-    """The engines of a session; one that was killed before its first step's end still has rows of usage or evictions."""
+    """The engines of a session; one killed before its first step's end still has rows of usage or evictions."""
     return engine_spans(session, events.STEPS, events.USAGE, events.EVICTIONS)
 
 
@@ -164,7 +164,11 @@ def usage_points(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Us
     for time_ns, engine, kind, in_use, total in heapq.merge(*sources):
         states[engine] = (in_use, total)
         yield UsagePoint(
-            time_ns, engine, kind, sum(state[0] for state in states.values()), sum(state[1] for state in states.values())
+            time_ns,
+            engine,
+            kind,
+            sum(state[0] for state in states.values()),
+            sum(state[1] for state in states.values()),
         )
 
 

@@ -37,7 +37,11 @@ STEPS = Table(
         ("preempted_hit_tokens", "int", "of these, found"),
         ("operations", "int", "BlockPool calls that changed the free count"),
         ("busy_steps", "int", "engine steps that had tokens to run"),
-        ("output_steps", "int", "of these, steps that gave a request an output, as vLLM's iteration metrics count them"),
+        (
+            "output_steps",
+            "int",
+            "of these, steps that gave a request an output, as vLLM's iteration metrics count them",
+        ),
         ("scheduled_tokens", "int", "tokens scheduled in them, recomputed and drafted ones included"),
         ("prompt_tokens", "int", "prompt tokens of the requests scheduled for the first time"),
     ),

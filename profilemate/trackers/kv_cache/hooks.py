@@ -219,7 +219,7 @@ NUM_HITS = Argument("num_hits")
 
 
 def lookup_recorded(token: None, result: Any, args: Any, kwargs: Any) -> None:
-    """vLLM 0.28 and later: a look-up is counted once, when the request is admitted."""
+    """VLLM 0.28 and later: a look-up is counted once, when the request is admitted."""
     count_lookup(args[0], LOOKED_UP.of(args, kwargs), NUM_HITS.of(args, kwargs))
 
 
@@ -227,7 +227,7 @@ LOOKED_UP_EARLY = Argument("request")
 
 
 def lookup_done(token: None, result: Any, args: Any, kwargs: Any) -> None:
-    """vLLM 0.26 and earlier: every look-up is counted, also of a request that then finds no room."""
+    """VLLM 0.26 and earlier: every look-up is counted, also of a request that then finds no room."""
     count_lookup(args[0], LOOKED_UP_EARLY.of(args, kwargs), result[1])
 
 
@@ -310,9 +310,7 @@ def report_other_pools(now_ns: int) -> None:
             del _pools[key]
         elif state.engine is None:
             medium = "".join(c for c in str(getattr(pool, "medium", "")) if c.isalnum())
-            OTHER_POOLS.add(
-                (now_ns, number, state.num_blocks, medium, state.allocated, state.freed, state.evicted)
-            )
+            OTHER_POOLS.add((now_ns, number, state.num_blocks, medium, state.allocated, state.freed, state.evicted))
 
 
 def after_fork() -> None:

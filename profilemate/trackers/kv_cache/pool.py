@@ -13,13 +13,6 @@ UNKNOWN = -1
 class PoolState:
     """What happened to one pool so far. The null block is never counted. Times are monotonic nanoseconds."""
 
-    __slots__ = (
-        "accesses", "allocated", "births", "busy_steps", "cached_free", "cause", "engine", "evicted", "failed_allocations", "freed",
-        "hit_tokens", "idle_ns", "lifetime_ns", "num_blocks", "operations", "output_steps", "peak", "peak_reported", "peak_time_ns",
-        "preempted_hit_tokens", "preempted_query_tokens", "preemptions", "prompt_tokens", "query_requests",
-        "query_tokens", "ref", "released", "resets", "scheduled_tokens", "step", "step_peak", "timed_evictions", "total", "touched", "touched_free",
-    )  # fmt: skip
-
     def __init__(self, pool: Any) -> None:
         """Begin with the state that the pool has now. Only a weak reference to it is kept."""
         self.ref = weakref.ref(pool)
@@ -29,9 +22,13 @@ class PoolState:
         self.accesses = array("q", [UNKNOWN]) * self.num_blocks
         self.engine: int | None = None
         self.cause = ""
-        for name in self.__slots__:
-            if not hasattr(self, name):
-                setattr(self, name, 0)
+        self.allocated = self.touched = self.touched_free = self.released = 0
+        self.freed = self.evicted = self.lifetime_ns = self.idle_ns = 0
+        self.timed_evictions = self.failed_allocations = self.preemptions = self.resets = 0
+        self.query_requests = self.query_tokens = self.hit_tokens = self.preempted_query_tokens = 0
+        self.preempted_hit_tokens = self.operations = self.busy_steps = self.output_steps = 0
+        self.scheduled_tokens = self.prompt_tokens = self.step = self.peak_time_ns = 0
+        self.peak_reported = 0
         self.cached_free = count_cached_free(pool)
         self.step_peak = self.peak = self.total - pool.get_num_free_blocks()
 
@@ -60,9 +57,7 @@ def count_cached_free(pool: Any) -> int:
     """Free blocks with content, by looking at every block: only for a pool that is met in the middle of its life."""
     if getattr(pool, "cached_block_hash_to_block", None) is not None and not len_of(pool.cached_block_hash_to_block):
         return 0
-    return sum(
-        1 for block in pool.blocks if block.ref_cnt == 0 and not block.is_null and block.block_hash is not None
-    )
+    return sum(1 for block in pool.blocks if block.ref_cnt == 0 and not block.is_null and block.block_hash is not None)
 
 
 def len_of(container: Any) -> int:
