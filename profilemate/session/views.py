@@ -23,7 +23,7 @@ class GraphWorker:
 class EngineSpan:
     """The rows of one scheduler: where they are, and when the first and the last came (since the session began).
 
-    `engine` numbers engines that run at the same time; one that begins after another of its index ended gets its number.
+    `engine` numbers engines that run at the same time: one that begins when another of its index ended has its number.
     """
 
     process: ProcessInfo

@@ -18,7 +18,13 @@ from profilemate.probe.writer import Writer
 from profilemate.schema.table import Table, fields
 
 TABLE = Table("numbers", "A table.", fields(("n", "int", "a number"), ("text", "str", "words")))
-TOTALS = Table("sums", "Kept totals.", fields(("n", "int", "sum so far"),))
+TOTALS = Table(
+    "sums",
+    "Kept totals.",
+    fields(
+        ("n", "int", "sum so far"),
+    ),
+)
 
 
 def open_writer(folder: Path, share: int = 1 << 30) -> Writer:
@@ -174,7 +180,7 @@ def test_a_default_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     with pytest.raises(folders.FolderRefusedError):
         folders._checked(default)
-    assert not folders.usable_directory(default) == default
+    assert folders.usable_directory(default) != default
 
 
 def test_an_unusable_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
