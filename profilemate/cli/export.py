@@ -35,8 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="PATH", help="where to write instead (a folder for csv)")
     parser.add_argument(
-        "--wait", type=_seconds, default=0.0, metavar="SECONDS",
-        help="first wait for the session to end, at most so long"
+        "--wait",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="first wait for the session to end, at most so long",
     )
 
 

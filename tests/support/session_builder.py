@@ -19,7 +19,7 @@ def at(seconds: float) -> int:
     return CREATED_MONOTONIC_NS + round(seconds * SECOND)
 
 
-def line(table: Table, **cells: Any) -> str:
+def line(table: Table, cells: dict[str, Any]) -> str:
     """One row as the probe writes it; what is not given is empty."""
     unknown = set(cells) - set(table.columns)
     assert not unknown, f"{table.name} has no column {unknown}"
@@ -47,7 +47,7 @@ class ProcessBuilder:
         name = f"{table.name}.csv" if segment is None else f"{table.name}.{segment}.csv"
         path = self.folder / name
         text = path.read_text() if path.exists() else table.header
-        path.write_text(text + "".join(line(table, **row) for row in rows) + tail)
+        path.write_text(text + "".join(line(table, row) for row in rows) + tail)
         return self
 
     def raw(self, name: str, data: bytes) -> ProcessBuilder:

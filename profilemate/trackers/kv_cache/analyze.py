@@ -161,7 +161,7 @@ def usage_points(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Us
         for span in spans
     ]
     states: dict[int, tuple[int, int]] = {}
-    for time_ns, engine, kind, in_use, total in heapq.merge(*sources):
+    for time_ns, engine, kind, in_use, total in heapq.merge(*sources, key=_order):
         states[engine] = (in_use, total)
         yield UsagePoint(
             time_ns,
@@ -170,6 +170,11 @@ def usage_points(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Us
             sum(state[0] for state in states.values()),
             sum(state[1] for state in states.values()),
         )
+
+
+def _order(point: tuple[int, int, str, int, int]) -> tuple[int, bool, int]:
+    """By time; what else happened at the moment of a last state came before it."""
+    return point[0], point[2] == "last", point[1]
 
 
 def _peak_spans(spans: tuple[EngineSpan, ...]) -> list[EngineSpan]:
@@ -199,7 +204,7 @@ def _usage_of(session: Session, span: EngineSpan, with_peak: bool) -> Iterator[t
     extra = [(span.last_ns, span.engine, "last", row[COLUMN["in_use"]], total)]
     if with_peak:
         extra.append((span.process.at(row[COLUMN["peak_time_ns"]]), span.engine, "peak", row[COLUMN["peak"]], total))
-    return heapq.merge(intervals, sorted(extra))
+    return heapq.merge(intervals, sorted(extra, key=_order), key=_order)
 
 
 def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int, str, int, int]]:
@@ -211,7 +216,7 @@ def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int,
         if point[2] == "peak" and (highest is None or point[3] > highest[3]):
             highest = point
     intervals = (point for point in _usage_rows(session, span) if point[2] == "interval")
-    return heapq.merge(intervals, [highest] if highest else [])
+    return heapq.merge(intervals, [highest] if highest else [], key=_order)
 
 
 def evictions(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Eviction]:

@@ -1,0 +1,267 @@
+"""The single checks of `profilemate doctor`. Each looks at one way in which a session can come out empty."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from profilemate.boot import is_switched_off
+from profilemate.cli.locate import PACKAGE, injection_folder, own_command
+from profilemate.probe import folders
+from profilemate.probe.settings import Settings, load
+
+OK, WARNING, FAILURE = "ok", "warning", "failure"
+START_TIMEOUT_SECONDS = 60
+IMPORT_TIMEOUT_SECONDS = 300
+
+ASK_CHILD = """
+import json, os, sys
+site = sys.modules.get("sitecustomize")
+boot = sys.modules.get("profilemate.boot")
+json.dump({"file": getattr(site, "__file__", None), "armed": boot is not None and boot._finder is not None,
+           "chained": sorted(boot._visited) if boot else [], "no_site": bool(sys.flags.no_site)}, sys.stdout)
+"""
+
+ASK_VLLM = """
+import importlib.util, json, sys
+found = importlib.util.find_spec("vllm")
+version = ""
+if found is not None and found.origin:
+    import os
+    try:
+        text = open(os.path.join(os.path.dirname(found.origin), "_version.py")).read()
+        space = {}
+        exec(text, space)
+        version = space.get("__version__", "")
+    except Exception:
+        pass
+json.dump({"found": found is not None, "where": getattr(found, "origin", None), "version": version}, sys.stdout)
+"""
+
+ASK_HOOKS = """
+import json, sys
+from profilemate.probe.fit import fit_report
+json.dump([fit._asdict() for fit in fit_report()], open(sys.argv[1], "w"))
+"""
+
+
+class Check(NamedTuple):
+    """One finding: a failure would make a session empty; a remedy says what to do."""
+
+    name: str
+    status: str
+    text: str
+    remedy: str = ""
+
+
+def profiling_is_on(environ: Mapping[str, str]) -> list[Check]:
+    """Whether a variable switches profiling off."""
+    if is_switched_off(environ):  # type: ignore[no-untyped-call]
+        name = "PROFILEMATE_ENABLE" if environ.get("PROFILEMATE_ENABLE") else "VLLM_ENABLE_PROFILING"
+        return [Check("switch", FAILURE, f"{name}={environ[name]} switches profiling off", f"unset {name}")]
+    return [Check("switch", OK, "profiling is not switched off")]
+
+
+def settings_are_good(environ: Mapping[str, str]) -> list[Check]:
+    """Values that are not understood."""
+    warnings = load(environ).warnings
+    return [Check("settings", WARNING, text, "correct or unset the variable") for text in warnings] or [
+        Check("settings", OK, "all settings are understood")
+    ]
+
+
+def ask_child(code: str, environ: Mapping[str, str]) -> dict[str, object] | None:
+    """What a fresh interpreter with this environment says; None if it does not answer."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                env=dict(environ),
+                cwd=folder,
+                capture_output=True,
+                timeout=START_TIMEOUT_SECONDS,
+                check=False,
+            )
+            return dict(json.loads(done.stdout.decode(errors="replace").strip().splitlines()[-1]))
+        except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+            return None
+
+
+def our_sitecustomize_runs(environ: Mapping[str, str]) -> list[Check]:
+    """Whether a Python started from here starts ProfileMate, by sitecustomize or by the installed plugin."""
+    answer = ask_child(ASK_CHILD, environ)
+    if answer is None:
+        return [Check("start", FAILURE, f"{sys.executable} does not start here", "check the Python installation")]
+    if answer["armed"]:
+        others = [str(path) for path in _list(answer["chained"]) if not _is_ours(str(path))]
+        chain = f"; it goes on with {', '.join(others)}" if others else ""
+        return [Check("start", OK, f"ProfileMate starts with {answer['file']}{chain}")]
+    if plugin_starts(environ):
+        return [Check("start", OK, "ProfileMate starts as an installed vLLM plugin")]
+    return [_why_not_started(answer, environ)]
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _is_ours(path: str) -> bool:
+    return Path(path).parent in (injection_folder(), injection_folder().resolve())
+
+
+def _why_not_started(answer: Mapping[str, object], environ: Mapping[str, str]) -> Check:
+    folder = injection_folder()
+    remedy = f'export PYTHONPATH="{folder}:$PYTHONPATH", or start the server by `profilemate run -- ...`'
+    if answer["no_site"]:
+        return Check("start", FAILURE, "this Python runs without `site` (-S), so no sitecustomize runs", remedy)
+    entries = environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(folder) not in [os.path.abspath(entry) for entry in entries if entry]:
+        return Check("start", FAILURE, "PYTHONPATH does not name ProfileMate's folder", remedy)
+    if answer["file"]:
+        return Check("start", FAILURE, f"another sitecustomize runs first: {answer['file']}", remedy)
+    return Check("start", FAILURE, "no sitecustomize runs in a new Python", remedy)
+
+
+def plugin_entry() -> bool:
+    """Whether an installed distribution offers our vLLM plugin."""
+    found = importlib.metadata.entry_points(group="vllm.general_plugins")
+    return any(entry.name == "profilemate" for entry in found)
+
+
+def plugin_starts(environ: Mapping[str, str]) -> bool:
+    """Whether the installed plugin would start: asked for, and not left out by VLLM_PLUGINS."""
+    asked = (environ.get("PROFILEMATE_ENABLE") or environ.get("VLLM_ENABLE_PROFILING") or "").strip() == "1"
+    return asked and plugin_entry() and not left_out_by_filter(environ)
+
+
+def left_out_by_filter(environ: Mapping[str, str]) -> bool:
+    """Whether VLLM_PLUGINS names plugins and not ours."""
+    names = environ.get("VLLM_PLUGINS")
+    return names is not None and "profilemate" not in [name.strip() for name in names.split(",")]
+
+
+def plugin_is_reachable(environ: Mapping[str, str]) -> list[Check]:
+    """The way in for containers and Ray workers."""
+    if not plugin_entry():
+        text = "the package is not installed: containers and Ray workers, where PYTHONPATH does not reach, stay dark"
+        return [Check("plugin", WARNING, text, f"pip install {PACKAGE.parent}")]
+    if left_out_by_filter(environ):
+        text = f"VLLM_PLUGINS={environ['VLLM_PLUGINS']} leaves the installed plugin out"
+        return [Check("plugin", WARNING, text, "add profilemate to VLLM_PLUGINS")]
+    return [Check("plugin", OK, "the installed vLLM plugin is there; PROFILEMATE_ENABLE=1 starts it")]
+
+
+def folder_can_be_written(environ: Mapping[str, str]) -> list[Check]:
+    """Whether a session can be made, and how much room it has."""
+    settings = load(environ)
+    try:
+        folder = folders.usable_directory(settings.directory)
+    except OSError as error:
+        return [Check("folder", FAILURE, str(error), "set PROFILEMATE_DIR to a folder of your own")]
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    room = f"{free / (1 << 30):.1f} GiB free"
+    if free < settings.disk_floor_bytes:
+        return [
+            Check("folder", FAILURE, f"{folder} has {room}, less than is left alone", "free space, or PROFILEMATE_DIR")
+        ]
+    return [_mount_check(folder, room, settings)]
+
+
+def _mount_check(folder: str, room: str, settings: Settings) -> Check:
+    kind = folders.mount_type(folder)
+    if kind in folders.NETWORK and not settings.network_file_system:
+        text = f"{folder} is on a network file system ({kind}), where nothing is recorded"
+        return Check("folder", FAILURE, text, "set PROFILEMATE_DIR to a local folder, or PROFILEMATE_NETWORK_FS=1")
+    if kind in folders.MEMORY_BACKED:
+        return Check(
+            "folder", WARNING, f"{folder} is in memory ({kind}): caps are a quarter", "PROFILEMATE_DIR on a disk"
+        )
+    return Check("folder", OK, f"sessions go to {folder}, {room}")
+
+
+def vllm_is_installed(environ: Mapping[str, str]) -> list[Check]:
+    """Which vLLM this Python finds."""
+    answer = ask_child(ASK_VLLM, environ)
+    if answer is None or not answer["found"]:
+        text = f"{sys.executable} has no vllm"
+        return [Check("vllm", FAILURE, text, "run doctor with the Python that runs the server")]
+    return [Check("vllm", OK, f"vLLM {answer['version'] or '(version unknown)'} at {answer['where']}")]
+
+
+def hooks_fit(environ: Mapping[str, str]) -> list[Check]:
+    """Import vLLM in a process of its own and try every hook on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "fits.json"
+        _, own = own_command()
+        path = os.pathsep.join(filter(None, (own["PYTHONPATH"], environ.get("PYTHONPATH", ""))))
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", ASK_HOOKS, str(out)],
+                env={**environ, "PYTHONPATH": path, "PROFILEMATE_ENABLE": "0"},
+                cwd=folder,
+                capture_output=True,
+                timeout=IMPORT_TIMEOUT_SECONDS,
+                check=False,
+            )
+            fits = json.loads(out.read_text())
+        except subprocess.TimeoutExpired:
+            return [
+                Check("hooks", FAILURE, f"importing vLLM took over {IMPORT_TIMEOUT_SECONDS} s", "import vllm by hand")
+            ]
+        except (OSError, ValueError):
+            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+            return [Check("hooks", FAILURE, f"vLLM cannot be imported: {last[0]}", "import vllm by hand")]
+    return hook_checks(fits)
+
+
+def hook_checks(fits: list[dict[str, object]]) -> list[Check]:
+    """One line for the hooks that fit and one for each that does not; a tracker without any hook is a failure."""
+    wrong = [fit for fit in fits if not fit["fits"]]
+    checks = [Check("hooks", OK, f"{len(fits) - len(wrong)} of {len(fits)} hooks fit this vLLM")]
+    for fit in wrong:
+        text = f"{fit['name']} ({fit['target']}): {fit['reason']}"
+        checks.append(
+            Check("hooks", WARNING, text, "its numbers will be missing; a newer ProfileMate may know this vLLM")
+        )
+    for tracker in sorted({str(fit["tracker"]) for fit in fits}):
+        if not any(fit["fits"] and not fit["reason"] for fit in fits if fit["tracker"] == tracker):
+            checks.append(Check("hooks", FAILURE, f"no hook of {tracker} fits", "use a vLLM from 0.11 on"))
+    return checks
+
+
+def ray_needs(environ: Mapping[str, str]) -> list[Check]:
+    """What reaches Ray workers."""
+    if importlib.util.find_spec("ray") is None:
+        return [Check("ray", OK, "Ray is not installed; nothing to do")]
+    text = (
+        "Ray workers do not see PYTHONPATH: install the package on every node; the driver hands its variables on "
+        "(vLLM 0.18 and later; 0.17 and older cannot be reached)"
+    )
+    checks = [
+        Check("ray", OK if plugin_entry() else WARNING, text, "" if plugin_entry() else "pip install on each node")
+    ]
+    if any(name.startswith("VLLM_PROFILING_") for name in environ):
+        text = "VLLM_PROFILING_* names make `--fail-on-environ-validation` refuse to start"
+        checks.append(Check("ray", WARNING, text, "use the PROFILEMATE_* names"))
+    return checks
+
+
+CHECKS = (
+    profiling_is_on,
+    settings_are_good,
+    our_sitecustomize_runs,
+    plugin_is_reachable,
+    folder_can_be_written,
+    vllm_is_installed,
+    ray_needs,
+    hooks_fit,
+)
