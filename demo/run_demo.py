@@ -162,8 +162,8 @@ def newest_session(sessions: Path) -> Path | None:
 def show_summary(log: Path) -> None:
     """Print what `profilemate run` wrote after the server's own output."""
     lines = log.read_text(errors="replace").splitlines()
-    starts = [number for number, line in enumerate(lines) if line.startswith("ProfileMate")]
-    print("\n".join(lines[starts[0] :] if starts else lines[-LOG_LINES_SHOWN:]))
+    starts = [number for number, line in enumerate(lines) if line.startswith("[profilemate] session ")]
+    print("\n" + "\n".join(lines[starts[-1] :] if starts else lines[-LOG_LINES_SHOWN:]))
 
 
 def say_goodbye(sessions: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from pathlib import Path
 
 import environment
 import pytest
+from pretend_vllm import PRETEND_VLLM, Write
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return Path(module.write_tiny_llama(tmp_path_factory.mktemp("model") / "tiny-llama"))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a folder of files and return it."""
+
+    def write_files(files: dict[str, str], folder: str) -> Path:
+        for name, text in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text).lstrip("\n"))
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return tmp_path / folder
+
+    return write_files
+
+
+@pytest.fixture
+def vllm(write: Write) -> Path:
+    return write(PRETEND_VLLM, "pretend")

@@ -233,9 +233,14 @@ def hook_checks(fits: list[dict[str, object]]) -> list[Check]:
             Check("hooks", WARNING, text, "its numbers will be missing; a newer ProfileMate may know this vLLM")
         )
     for tracker in sorted({str(fit["tracker"]) for fit in fits}):
-        if not any(fit["fits"] and not fit["reason"] for fit in fits if fit["tracker"] == tracker):
+        if not any(_records(fit) for fit in fits if fit["tracker"] == tracker):
             checks.append(Check("hooks", FAILURE, f"no hook of {tracker} fits", "use a vLLM from 0.11 on"))
     return checks
+
+
+def _records(fit: dict[str, object]) -> bool:
+    """Whether a hook sees vLLM: those on torch alone make no row."""
+    return bool(fit["fits"]) and not fit["reason"] and str(fit["target"]).startswith("vllm")
 
 
 def ray_needs(environ: Mapping[str, str]) -> list[Check]:

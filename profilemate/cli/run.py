@@ -125,9 +125,9 @@ def report(session: Path, summary: bool) -> None:
     if done.returncode:
         say(f"the export failed; `profilemate export {session}` tries again")
         return
+    say(f"session {session}")
     if summary:
         sys.stderr.write(short_summary(session) + "\n")
-    say(f"session {session}")
 
 
 def say(text: str) -> None:

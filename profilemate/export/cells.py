@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from profilemate.trackers.cuda_graphs.graph import Descriptor
 
 NS_PER_SECOND = 1_000_000_000
@@ -21,6 +23,7 @@ def number(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
+@lru_cache(4096)
 def word(value: str) -> str:
     """A text cell: never a spreadsheet formula, a separator, a quote or a control character."""
     clean = "".join(c if c.isprintable() and c not in ',"' else "_" for c in value)
@@ -36,6 +39,7 @@ DESCRIPTOR_HEADER = ("runtime_mode", "num_tokens", "num_reqs", "uniform", "has_l
 FURTHER_HEADER = ("num_active_loras", "uniform_token_count", "max_query_len", "num_ubatches")
 
 
+@lru_cache(4096)
 def descriptor_cells(descriptor: Descriptor) -> tuple[str, ...]:
     """The columns that users know; `num_reqs` is None where vLLM's is."""
     return (
@@ -47,6 +51,7 @@ def descriptor_cells(descriptor: Descriptor) -> tuple[str, ...]:
     )
 
 
+@lru_cache(4096)
 def further_cells(descriptor: Descriptor) -> tuple[str, ...]:
     """The other fields of the descriptor, appended on the right."""
     return tuple(number(value) for value in descriptor[5:])

@@ -77,16 +77,11 @@ def _open(path: Path, faults: Faults) -> OpenSegment | None:
     except OSError as error:
         faults.note(name, f"cannot be read: {error.strerror}")
         return None
-    file = os.fdopen(descriptor, "rb")
-    if not _is_regular(descriptor):
-        file.close()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         faults.note(name, "not a plain file, left out")
         return None
-    return OpenSegment(name, file)
-
-
-def _is_regular(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return OpenSegment(name, os.fdopen(descriptor, "rb"))
 
 
 def read_lines(file: BinaryIO, found: Counter[str], on_read: Callable[[int], None]) -> Iterator[str]:

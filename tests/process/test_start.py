@@ -6,97 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import environment
 import pytest
 import streams
+from pretend_vllm import SERVE, Write
 
 START_LINE = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
-
-PRETEND_VLLM = {
-    "vllm/__init__.py": '__version__ = "9.9.9"',
-    "vllm/engine/__init__.py": "",
-    "vllm/engine/arg_utils.py": """
-        class EngineArgs:
-            def __init__(self):
-                self.__post_init__()
-            def __post_init__(self):
-                self.distributed_executor_backend = None
-        """,
-    "vllm/v1/__init__.py": "",
-    "vllm/v1/core/__init__.py": "",
-    "vllm/v1/core/sched/__init__.py": "",
-    "vllm/v1/core/block_pool.py": """
-        class Block:
-            def __init__(self, block_id):
-                self.block_id, self.ref_cnt, self.block_hash, self.is_null = block_id, 0, None, block_id == 0
-        class BlockPool:
-            def __init__(self, num_gpu_blocks):
-                self.num_gpu_blocks, self.enable_caching = num_gpu_blocks, True
-                self.blocks = [Block(i) for i in range(num_gpu_blocks)]
-                self.free = self.blocks[1:]
-            def get_num_free_blocks(self):
-                return len(self.free)
-            def get_new_blocks(self, num_blocks):
-                taken, self.free = self.free[:num_blocks], self.free[num_blocks:]
-                for block in taken:
-                    block.ref_cnt = 1
-                return taken
-            def _maybe_evict_cached_block(self, block):
-                return False
-            def touch(self, blocks):
-                pass
-            def free_blocks(self, ordered_blocks):
-                for block in ordered_blocks:
-                    block.ref_cnt -= 1
-                    self.free.append(block)
-            def reset_prefix_cache(self):
-                return True
-        """,
-    "vllm/v1/core/sched/scheduler.py": """
-        from types import SimpleNamespace
-        from vllm.v1.core.block_pool import BlockPool
-        class Scheduler:
-            def __init__(self):
-                self.kv_cache_manager = SimpleNamespace(block_pool=BlockPool(11))
-                self.requests = {}
-            def schedule(self):
-                self.blocks = self.kv_cache_manager.block_pool.get_new_blocks(3)
-                return SimpleNamespace(total_num_scheduled_tokens=3, scheduled_new_reqs=[])
-            def update_from_output(self, scheduler_output, model_runner_output):
-                self.kv_cache_manager.block_pool.free_blocks(reversed(self.blocks))
-                return {}
-        def run(steps):
-            scheduler = Scheduler()
-            for _ in range(steps):
-                scheduler.update_from_output(scheduler.schedule(), None)
-        """,
-}
-
-Write = Callable[[dict[str, str], str], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a folder of files and return it."""
-
-    def write_files(files: dict[str, str], folder: str) -> Path:
-        for name, text in files.items():
-            path = tmp_path / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(text).lstrip("\n"))
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return tmp_path / folder
-
-    return write_files
-
-
-@pytest.fixture
-def vllm(write: Write) -> Path:
-    return write(PRETEND_VLLM, "pretend")
 
 
 def python(*arguments: str, path: list[Path | str], **more: str) -> subprocess.CompletedProcess[str]:
@@ -104,9 +21,6 @@ def python(*arguments: str, path: list[Path | str], **more: str) -> subprocess.C
     return subprocess.run(
         [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
     )
-
-
-SERVE = "import vllm.engine.arg_utils as a; a.EngineArgs(); import vllm.v1.core.sched.scheduler as s; s.run(4)"
 
 
 # -- processes that never import vLLM -----------------------------------------------------------------------------------

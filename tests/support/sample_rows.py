@@ -10,7 +10,14 @@ from profilemate.schema.probe_tables import HEALTH
 from profilemate.trackers.cuda_graphs import events as graphs
 from profilemate.trackers.kv_cache import events as kv
 
-DECODE = {"runtime_mode": "FULL", "num_tokens": 8, "num_reqs": 8, "uniform": True, "has_lora": False, "num_active_loras": 0}
+DECODE = {
+    "runtime_mode": "FULL",
+    "num_tokens": 8,
+    "num_reqs": 8,
+    "uniform": True,
+    "has_lora": False,
+    "num_active_loras": 0,
+}
 MIXED = {"runtime_mode": "PIECEWISE", "num_tokens": 16, "uniform": False, "has_lora": False, "num_active_loras": 0}
 IDLE = {**DECODE, "num_tokens": 4, "num_reqs": 4}
 EAGER = {"runtime_mode": "NONE", "num_tokens": 100, "uniform": False, "has_lora": False, "num_active_loras": 0}

@@ -41,7 +41,9 @@ def test_export_needs_no_third_party_package_and_nothing_of_the_probe(session: S
         "bad = [m for m in sys.modules if m.split('.')[0] in ('pandas', 'numpy', 'vllm', 'torch')"
         " or m.startswith(('profilemate.probe', 'profilemate.boot'))]; sys.exit(str(bad) if bad else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(session.path)], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script, str(session.path)], capture_output=True, text=True, cwd=ROOT
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -240,7 +240,12 @@ def test_a_torn_totals_block_does_not_count(session: SessionBuilder) -> None:
 def test_device_times_replace_host_times(session: SessionBuilder) -> None:
     add_worker(session).rows(graphs.LATENCIES, {"forward": 1, "device_ns": 1}, {"forward": 4, "device_ns": 9_000_000})
     rows = [line.split(",")[6:9] for line in export(session).lines("cuda_graph_timeline.csv")]
-    assert rows == [["", "", "0.001500"], ["", "", "0.001500"], ["0.009000", "cuda_event", "0.001500"], ["", "", "0.001500"]]
+    assert rows == [
+        ["", "", "0.001500"],
+        ["", "", "0.001500"],
+        ["0.009000", "cuda_event", "0.001500"],
+        ["", "", "0.001500"],
+    ]
     assert any("1 of 4 forward passes have it" in note for note in session.metadata()["notes"])
 
 

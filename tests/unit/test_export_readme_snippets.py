@@ -27,7 +27,11 @@ SNIPPETS = {
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_shell(server: SessionBuilder, snippet: str) -> None:
     done = subprocess.run(
-        ["bash", "-c", snippet], cwd=server.path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+        ["bash", "-c", snippet],
+        cwd=server.path,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
     )
     assert (done.stdout, done.returncode) == (SNIPPETS[snippet], 0)
 

@@ -67,7 +67,9 @@ def test_a_living_session_and_stale_files_are_left_alone(tmp_path: Path) -> None
 
 def test_no_cap_and_foreign_folders(three: list[SessionBuilder], tmp_path: Path) -> None:
     assert retention.enforce(tmp_path, 0, readme_files.is_current) == []
-    copied = add_server(SessionBuilder(tmp_path / "elsewhere", settings={"directory": "/somewhere", "folder_cap_bytes": 1}))
+    copied = add_server(
+        SessionBuilder(tmp_path / "elsewhere", settings={"directory": "/somewhere", "folder_cap_bytes": 1})
+    )
     assert main(["export", str(copied.path)]) == 0
     assert "kv_steps.csv" in detail(copied)
 

@@ -58,7 +58,7 @@ def test_a_torn_row_in_the_middle_is_left_out(session: SessionBuilder) -> None:
         (b"new,block_id,time_ns\n1,7,9\n", [7], {}),
         (b"time_ns,block_id\r\n1,7\r\n", [7], {}),
         (b"time_ns,block_id\nx,=1+1\n1,\xff\n1," + b"9" * 400 + b"\n2,5\n", [5], {stream.MALFORMED: 3}),
-        (b"block_id\n" + b"z" * 200_000 + b"\n4\n", [4], {stream.HUGE_LINE: 1}),
+        (b"block_id\n" + b"z" * 400_000 + b"\n4\n", [4], {stream.HUGE_LINE: 1}),
     ],
 )
 def test_files_that_are_not_as_they_should_be(
@@ -92,7 +92,9 @@ def test_a_file_set_aside_while_reading_is_read_once(session: SessionBuilder) ->
     assert [row[0] for row in rows] == [1]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"ranks": 3, "hooks": [1], "pid": "x", "clock": {"wall_ns": 1}}'])
+@pytest.mark.parametrize(
+    "content", [None, "", "{", "[]", '{"ranks": 3, "hooks": [1], "pid": "x", "clock": {"wall_ns": 1}}']
+)
 def test_without_a_process_record_the_folder_and_its_tables_tell(session: SessionBuilder, content: str | None) -> None:
     engine = session.nameless("EngineCore_DP1").rows(kv.STEPS, step(1, 2, 10))
     engine.rows(graphs.DISPATCHES, dispatch(1, DECODE, 8, 1))
