@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from profilemate.export.analysis import Analysis
 from profilemate.session.health import SIZE_CAP
+from profilemate.trackers.kv_cache.events import STEPS
 
 TRACKER_TITLES = {"cuda_graphs": "CUDA graph tracking", "kv_cache": "KV cache tracking"}
 TRACKER_ROLES = {"cuda_graphs": "Worker", "kv_cache": "EngineCore"}
@@ -75,6 +76,11 @@ def completeness_notes(analysis: Analysis, timeline: Counter[str]) -> list[str]:
     if failed:
         count, reasons = sum(row.rows for row in failed), ", ".join(sorted({row.reason for row in failed}))
         notes.append(f"{count} rows never reached the disk ({reasons}); counts made from rows lack these")
+    notes += [
+        f"{span.process.role}: no whole row of kv_steps, so its totals are unknown"
+        for span in analysis.spans
+        if span.table != STEPS.name
+    ]
     if not analysis.kv.peak_is_exact:
         notes.append("several engines: KV usage and its peak are the sum of each engine's last known state")
     if timeline["cuda_event"] and timeline["without latency"]:

@@ -70,8 +70,10 @@ def _usage_record(usage: GraphUsage) -> Record:
 def kv_record(kv: KvSummary) -> Record:
     """Peak, totals, hit rate and evictions, summed over engines."""
     totals = kv.totals
-    counters = {name: value for name, value in asdict(totals).items() if not name.endswith("_ns")}
+    counters: Record = {name: value for name, value in asdict(totals).items() if not name.endswith("_ns")}
     counters["steps"] = counters.pop("step")
+    if not kv.engines:
+        counters = dict.fromkeys(counters)
     peak, last = kv.peak, kv.last
     return {
         "engines": [

@@ -138,7 +138,7 @@ def top_lines(graphs: dict[str, Any]) -> list[str]:
 
 def kv_lines(kv: dict[str, Any]) -> list[str]:
     """Peak, hit rate, evictions, preemptions."""
-    if kv.get("peak_blocks") is None and not kv.get("steps"):
+    if kv.get("peak_blocks") is None and kv.get("blocks_in_use") is None:
         return ["no engine step was recorded"]
     exact = "" if kv.get("peak_is_exact") else ", sum of the engines' last known states"
     peak_of = f"{_count(kv.get('peak_blocks'))} of {_count(kv.get('peak_total_blocks'))} blocks"
@@ -191,7 +191,8 @@ def kv_summary_lines(record: dict[str, Any]) -> list[str]:
     lines = ["KV cache summary", session_lines(record)[0], "", *kv_lines(kv), ""]
     for key in ("total_blocks", "peak_blocks", "allocated", "touched", "touched_free", "released", "freed", "evicted",
                 "timed_evictions", "failed_allocations", "preemptions", "resets", "query_requests", "query_tokens",
-                "hit_tokens", "preempted_query_tokens", "preempted_hit_tokens", "operations", "steps"):  # fmt: skip
+                "hit_tokens", "preempted_query_tokens", "preempted_hit_tokens", "operations", "steps",
+                "busy_steps", "output_steps", "scheduled_tokens", "prompt_tokens"):  # fmt: skip
         lines.append(f"{key}: {kv.get(key) if kv.get(key) is not None else 'unknown'}")
     if len(engines) > 1:
         lines += [

@@ -17,7 +17,7 @@ from profilemate.schema.probe_tables import HEALTH
 from profilemate.trackers import TRACKERS
 
 HEALTH_GROWTH = 50
-"""Health rows come at most once a second and at least 1/50 of the session's age apart, so that a day has some 500."""
+"""Health rows come at most once a second and at least 1/50 of the session's age apart, so that a day has some 1,600 for each hook."""
 
 LONGEST_HEALTH_PAUSE_NS = 60_000_000_000
 

@@ -27,7 +27,7 @@ class ProcessHook:
 
 @dataclass(frozen=True)
 class HookHealth:
-    """One hook over all processes."""
+    """One hook over all processes. `is_counted`: a process that has it in place also tells how often it was called."""
 
     name: str
     tracker: str
@@ -35,6 +35,7 @@ class HookHealth:
     reason: str
     calls: int
     failures: int
+    is_counted: bool
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Health:
     @property
     def never_called(self) -> tuple[HookHealth, ...]:
         """Hooks that are in place but saw nothing."""
-        return tuple(hook for hook in self.in_state("put_in") if not hook.calls)
+        return tuple(hook for hook in self.in_state("put_in") if hook.is_counted and not hook.calls)
 
     @property
     def failed(self) -> tuple[HookHealth, ...]:
@@ -124,6 +125,7 @@ def _merge(name: str, hooks: list[ProcessHook]) -> HookHealth:
         next((hook.record.reason for hook in [first, *hooks] if hook.record.reason), ""),
         sum(hook.calls for hook in hooks),
         sum(hook.failures for hook in hooks),
+        any(hook.as_of_ns is not None and hook.state == "put_in" for hook in hooks),
     )
 
 

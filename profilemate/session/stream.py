@@ -19,6 +19,7 @@ Reader = Callable[[str], Any]
 BLOCK_BYTES = 1 << 18
 LONGEST_LINE_BYTES = 1 << 16
 LONGEST_INTEGER = 20
+ABSENT = -1
 
 TORN_TAIL = "last row torn, left out"
 MALFORMED = "rows that do not fit the table, left out"
@@ -136,13 +137,16 @@ def reader_of(table: Table, column: str) -> Reader:
 def cells_of(
     lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]
 ) -> Iterator[tuple[list[str], list[int]]]:
-    """Cells of each row, with the places of the columns; a newer writer may have appended columns or moved them."""
+    """Cells of each row, with the places of the columns, ABSENT for one that the writer's version did not have yet.
+
+    A newer writer may have appended columns. A header without most of the columns is that of something else.
+    """
     header = next(lines, "").rstrip("\r").split(",")
     if header == [""]:
         return
-    try:
-        places = [header.index(column) for column in columns]
-    except ValueError:
+    places = [header.index(column) if column in header else ABSENT for column in columns]
+    absent = {column for column, place in zip(columns, places, strict=True) if place == ABSENT}
+    if absent & REQUIRED or 2 * len(absent) >= len(columns):
         found[WRONG_HEADER] += 1
         return
     width = len(header)
@@ -154,12 +158,18 @@ def cells_of(
             found[MALFORMED] += 1
 
 
+def _typed(cells: Sequence[str], readers: list[Reader], places: list[int]) -> Row:
+    return tuple(
+        [None if at == ABSENT else read(cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)]
+    )
+
+
 def typed_rows(lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]) -> Iterator[Row]:
     """Rows as tuples of the wanted columns; a row with a cell of the wrong kind is left out."""
     readers = [reader_of(table, column) for column in columns]
     for cells, places in cells_of(lines, table, columns, found):
         try:
-            yield tuple([read(cells[place].rstrip("\r")) for read, place in zip(readers, places, strict=True)])
+            yield _typed(cells, readers, places)
         except ValueError:
             found[MALFORMED] += 1
 
@@ -209,7 +219,7 @@ def _ends_of(lines: Iterator[str], table: Table, key: str, found: Counter[str]) 
             latest[value] = [latest[value][-1], cells]
             continue
         try:
-            firsts[value] = tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)])
+            firsts[value] = _typed(cells, readers, places)
         except ValueError:
             found[MALFORMED] += 1
             continue
@@ -223,7 +233,7 @@ def _last_whole(
 ) -> Row | None:
     for cells in reversed(candidates):
         try:
-            return tuple([read(cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)])
+            return _typed(cells, readers, places)
         except ValueError:
             found[MALFORMED] += 1
     return None

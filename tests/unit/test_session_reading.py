@@ -203,3 +203,21 @@ def test_gone_rows_are_counted_while_other_processes_are_read(session: SessionBu
     readme_files.write(Session(session.path))
     assert session.lines("cuda_graph_usage.csv")[0].startswith("FULL,8,8,True,False,3,")
     assert any("graph_dispatches.csv: last row torn" in fault for fault in session.metadata()["faults"])
+
+
+def test_a_column_that_an_older_version_did_not_write_is_unknown(session: SessionBuilder) -> None:
+    engine = session.process("EngineCore").rows(kv.STEPS, step(1, 2, 10))
+    table = engine.folder / "kv_steps.csv"
+    table.write_text("\n".join(row.rpartition(",")[0] for row in table.read_text().splitlines()) + "\n")
+    opened = Session(session.path)
+    totals = kv_cache.analyze(opened).totals
+    assert (totals.allocated, totals.operations) == (60, 90)
+    assert next(opened.rows(opened.processes[0], kv.STEPS, "time_ns", "in_use", kv.STEPS.columns[-1]))[2] is None
+
+
+def test_totals_are_unknown_without_kv_steps(session: SessionBuilder) -> None:
+    row = {"engine": 0, "total_blocks": 200, "time_ns": at(2), "kind": "interval", "in_use": 5}
+    session.process("EngineCore").rows(kv.USAGE, row)
+    readme_files.write(Session(session.path))
+    assert "evictions unknown" in session.text("kv_cache_summary.txt")
+    assert "EngineCore: no whole row of kv_steps, so its totals are unknown" in session.metadata()["notes"]

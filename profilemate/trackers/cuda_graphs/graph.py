@@ -41,9 +41,9 @@ class Descriptor(NamedTuple):
     @property
     def label(self) -> str:
         """For people: `FULL 8 tokens, 8 requests, uniform`."""
-        parts = [f"{self.runtime_mode} {self.num_tokens} tokens"]
+        parts = [f"{self.runtime_mode} {_counted(self.num_tokens, 'token')}"]
         if self.num_reqs is not None:
-            parts.append(f"{self.num_reqs} requests")
+            parts.append(_counted(self.num_reqs, "request"))
         if self.is_uniform:
             parts.append("uniform")
         if self.uses_lora:
@@ -58,3 +58,7 @@ class Descriptor(NamedTuple):
     def order(self) -> tuple[Any, ...]:
         """Sorting key: unknown comes first."""
         return (*((value is not None, value or 0) for value in self[1:]), self.runtime_mode)
+
+
+def _counted(count: int | None, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{'?' if count is None else count} {noun}s"

@@ -57,6 +57,10 @@ class KvTotals:
     preempted_query_tokens: int = 0
     preempted_hit_tokens: int = 0
     operations: int = 0
+    busy_steps: int = 0
+    output_steps: int = 0
+    scheduled_tokens: int = 0
+    prompt_tokens: int = 0
 
     @property
     def hit_rate(self) -> float | None:
