@@ -84,6 +84,12 @@ def pass_session_to_ray(engine_args: Any) -> None:
     os.environ[name] = ",".join([*before, *(key for key in ours if key not in before)])
 
 
+def engine_config_wanted(args: Any, kwargs: Any) -> None:
+    """Engine arguments become a configuration: also seen where a plugin was loaded while they were being built."""
+    THIS.join_or_begin_session(launches=True)
+    pass_session_to_ray(args[0])
+
+
 def offline_front_end(args: Any, kwargs: Any) -> None:
     """`LLM(...)` in a script."""
     THIS.take_role("LLM", launches=True)
@@ -106,20 +112,34 @@ CORE_CONFIG = Argument("vllm_config")
 
 def engine_core_begins(args: Any, kwargs: Any) -> None:
     """EngineCore's constructor: know the role before the first row is made."""
-    config = CORE_CONFIG.of(args, kwargs)
-    note_engine_config(config)
+    note_engine_core(CORE_CONFIG.of(args, kwargs))
+
+
+def scheduler_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """A scheduler: the role where EngineCore's constructor ran before us (as a plugin loaded in it), or a script's own."""
+    note_engine_core(getattr(args[0], "vllm_config", None))
+
+
+def note_engine_core(config: Any) -> None:
+    """This process holds an engine's scheduler. Idempotent for one engine."""
+    if "EngineCore" in THIS.roles:
+        return
+    if config is not None:
+        note_engine_config(config)
     index = read(config, "parallel_config.data_parallel_index")
     rank = read(config, "parallel_config.data_parallel_rank") if index is None else index
-    count = max(read(config, "parallel_config.data_parallel_size") or 1, (rank or 0) + 1)
-    if THIS.engine_index is None:
-        THIS.engine_index = int(rank or 0)
-    THIS.take_role("EngineCore", f"EngineCore_DP{rank}" if count > 1 or _titled_dp() else "")
+    THIS.engine_index = int(rank or 0)
+    count = read(config, "parallel_config.data_parallel_size") or 1
+    titled = process_title()
+    name = titled if titled.startswith("EngineCore_DP") else f"EngineCore_DP{rank}" if count > 1 else ""
+    THIS.take_role("EngineCore", name, launches=True)
 
 
-def _titled_dp() -> bool:
-    """Dense models run data parallel as engines of size 1 each; only the process's name still tells."""
+def process_title() -> str:
+    """The name that multiprocessing gave this process: dense models run data parallel as engines of size 1 each, and then
+    only the name tells their number."""
     multiprocessing = sys.modules.get("multiprocessing.process")
-    return multiprocessing is not None and "_DP" in multiprocessing.current_process().name
+    return "" if multiprocessing is None else str(multiprocessing.current_process().name)
 
 
 def engine_core_ready(token: None, result: Any, args: Any, kwargs: Any) -> None:
@@ -215,6 +235,24 @@ HOOKS = (
         None,
         engine_arguments_made,
     ),
+    Hook(
+        "engine_args.config",
+        "probe",
+        "vllm.engine.arg_utils",
+        "EngineArgs.create_engine_config",
+        ahead,
+        engine_config_wanted,
+        optional=True,
+    ),
+    Hook(
+        "llm_engine",
+        "probe",
+        "vllm.v1.engine.llm_engine",
+        "LLMEngine.__init__",
+        ahead,
+        offline_front_end,
+        optional=True,
+    ),
     Hook("llm", "probe", "vllm.entrypoints.llm", "LLM.__init__", ahead, offline_front_end, optional=True),
     Hook(
         "async_llm",
@@ -236,6 +274,15 @@ HOOKS = (
         engine_core_begins,
         engine_core_ready,
         (CORE_CONFIG,),
+    ),
+    Hook(
+        "scheduler.begin",
+        "probe",
+        "vllm.v1.core.sched.scheduler",
+        "Scheduler.__init__",
+        following,
+        None,
+        scheduler_made,
     ),
     Hook(
         "worker.device",

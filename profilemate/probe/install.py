@@ -101,7 +101,7 @@ def install(state: HookState, module: Any) -> None:
 def remove_all() -> None:
     """Restore every original object."""
     global _finder
-    for state in states.values():
+    for state in reversed(states.values()):
         take_out(state)
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)

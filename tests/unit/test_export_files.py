@@ -214,10 +214,18 @@ def test_two_engines_in_one_process(session: SessionBuilder) -> None:
 
 def test_totals_stand_for_rows_that_the_size_cap_removed(session: SessionBuilder) -> None:
     worker = session.process("Worker")
-    old = {"time_ns": at(2), "through_forward": 5, "owner": "main", **DECODE, "forwards": 4, "graphs": 4}
-    new = {**old, "time_ns": at(3), "through_forward": 100, "forwards": 70, "graphs": 70, "unpadded_tokens": 500,
+    old = {"time_ns": at(2), "through_forward": 5, "owner": "main", **DECODE, "forwards": 4, "replays": 4, "graphs": 4}
+    new = {**old, "time_ns": at(3), "through_forward": 100, "forwards": 70, "replays": 70, "graphs": 70, "unpadded_tokens": 500,
            "padded_tokens": 560, "host_ns": 7}  # fmt: skip
-    eager = {**old, "time_ns": at(3), "through_forward": 100, "runtime_mode": "NONE", "forwards": 30, "graphs": 0}
+    eager = {
+        **old,
+        "time_ns": at(3),
+        "through_forward": 100,
+        "runtime_mode": "NONE",
+        "forwards": 30,
+        "replays": 0,
+        "graphs": 0,
+    }
     worker.rows(graphs.TOTALS, old, new, eager)
     worker.rows(graphs.DISPATCHES, dispatch(99, DECODE, 8, 1), dispatch(100, DECODE, 8, 1), segment=4)
     worker.rows(graphs.DISPATCHES, dispatch(101, DECODE, 8, 1), dispatch(102, MIXED, 8, 3))
@@ -231,7 +239,15 @@ def test_totals_stand_for_rows_that_the_size_cap_removed(session: SessionBuilder
 
 def test_a_torn_totals_block_does_not_count(session: SessionBuilder) -> None:
     worker = session.process("Worker")
-    block = {"time_ns": at(2), "through_forward": 2, "owner": "main", **DECODE, "forwards": 2, "graphs": 2}
+    block = {
+        "time_ns": at(2),
+        "through_forward": 2,
+        "owner": "main",
+        **DECODE,
+        "forwards": 2,
+        "replays": 2,
+        "graphs": 2,
+    }
     worker.rows(graphs.TOTALS, block, tail=f"{at(2)},2,main,PIECEW")
     worker.rows(graphs.DISPATCHES, *(dispatch(number, DECODE, 8, 1) for number in (1, 2, 3)))
     assert ",3,3,0," in export(session).lines("cuda_graph_usage.csv")[0]

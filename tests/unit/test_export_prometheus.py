@@ -51,7 +51,15 @@ def test_many_rows_are_thinned_to_one_a_second_and_the_last(session: SessionBuil
 
 def test_totals_come_first_where_old_rows_are_gone(session: SessionBuilder) -> None:
     pytest.importorskip("prometheus_client")
-    block = {"time_ns": at(3), "through_forward": 50, "owner": "main", **DECODE, "forwards": 40, "graphs": 40}
+    block = {
+        "time_ns": at(3),
+        "through_forward": 50,
+        "owner": "main",
+        **DECODE,
+        "forwards": 40,
+        "replays": 40,
+        "graphs": 40,
+    }
     session.process("Worker").rows(graphs.TOTALS, block).rows(
         graphs.DISPATCHES, dispatch(50, DECODE, 8, 1), dispatch(51, DECODE, 8, 1)
     )

@@ -85,10 +85,11 @@ TOTALS = Table(
         OWNER,
         *DESCRIPTOR,
         ("forwards", "int", "forward passes so far"),
+        ("replays", "int", "of these, the passes that replayed a graph"),
         ("graphs", "int", "CUDA graphs replayed so far"),
-        ("unpadded_tokens", "int", "sum over those passes"),
-        ("padded_tokens", "int", "sum over those passes"),
-        ("host_ns", "int", "sum over those passes"),
+        ("unpadded_tokens", "int", "sum over the passes that replayed"),
+        ("padded_tokens", "int", "sum over the passes that replayed"),
+        ("host_ns", "int", "sum over the passes that replayed"),
     ),
 )
 

@@ -116,13 +116,14 @@ class Counts:
         key = (owner, without_graph(descriptor) if descriptor[0] == "NONE" else descriptor)
         total = self.by_descriptor.get(key)
         if total is None:
-            total = self.by_descriptor[key] = [0, 0, 0, 0, 0]
+            total = self.by_descriptor[key] = [0, 0, 0, 0, 0, 0]
         total[0] += 1
-        total[1] += graphs
-        total[2] += tokens
-        total[3] += descriptor[1] or 0
-        total[4] += host_ns
         if graphs:
+            total[1] += 1
+            total[2] += graphs
+            total[3] += tokens
+            total[4] += descriptor[1] or 0
+            total[5] += host_ns
             self.explain(graphs)
 
     def explain(self, graphs: int) -> None:
@@ -138,8 +139,8 @@ class Counts:
     def write_totals(self) -> None:
         """Queue one block of graph_totals, before old dispatch rows go."""
         now = time.monotonic_ns()
-        for (owner, descriptor), (forwards, graphs, unpadded, padded, host_ns) in self.by_descriptor.items():
-            TOTALS.add((now, FORWARD.number, owner, *descriptor, forwards, graphs, unpadded, padded, host_ns))
+        for (owner, descriptor), total in self.by_descriptor.items():
+            TOTALS.add((now, FORWARD.number, owner, *descriptor, *total))
 
     def report_phases(self, now_ns: int) -> None:
         """Queue rows of graph_phases where they changed; at every flush in check mode, else once a second."""

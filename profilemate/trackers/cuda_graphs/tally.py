@@ -15,6 +15,7 @@ from profilemate.trackers.cuda_graphs.graph import DESCRIPTOR_COLUMNS, Descripto
 MAIN = "main"
 REMEMBERED_FORWARDS = 256
 NAMED_DIFFERENCES = 3
+TOTAL_COLUMNS = ("forwards", "replays", "graphs", "unpadded_tokens", "padded_tokens", "host_ns")
 Key = tuple[Any, ...]
 
 
@@ -87,15 +88,9 @@ def _add_totals(counts: Counts, block: TotalsBlock, key_of: Callable[[str, Key],
         key = key_of(row[2], row[3:12])
         if key is None:
             continue
-        forwards, graphs, unpadded, padded, host_ns = (value or 0 for value in row[12:])
         tally = counts.tally(key)
-        tally.forwards += forwards
-        tally.graphs += graphs
-        if graphs:
-            tally.replays += forwards
-            tally.unpadded_tokens += unpadded
-            tally.padded_tokens += padded
-            tally.host_ns += host_ns
+        for name, value in zip(TOTAL_COLUMNS, row[12:], strict=True):
+            setattr(tally, name, getattr(tally, name) + (value or 0))
 
 
 FORWARD_COLUMNS = ("forward", *DESCRIPTOR_COLUMNS, "unpadded_tokens", "host_ns", "graphs", "fault")

@@ -255,8 +255,6 @@ def scheduler_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
     if state.engine is None:
         state.engine = _engines
         _engines += 1
-    if "EngineCore" not in THIS.roles:
-        THIS.take_role("EngineCore", launches=True)
 
 
 def request_preempted(token: None, result: Any, args: Any, kwargs: Any) -> None:
