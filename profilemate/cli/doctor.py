@@ -9,6 +9,9 @@ import argparse
 import json
 import os
 import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from profilemate.cli.checks import CHECKS, FAILURE, OK, Check
 from profilemate.cli.progress import Progress
@@ -17,6 +20,7 @@ EPILOG = """examples:
   profilemate doctor
   profilemate doctor --json"""
 
+SHOW_EVERY_SECONDS = 0.2
 MARKS = {OK: "ok      ", "warning": "warning ", FAILURE: "FAILURE "}
 
 
@@ -32,15 +36,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dir:
         environment["PROFILEMATE_DIR"] = arguments.dir
     checks: list[Check] = []
-    with Progress("checking") as progress:
-        for check in CHECKS:
-            progress.show(check.__name__.replace("_", " "))
-            checks += check(environment)
+    for check in CHECKS:
+        found = with_progress(check, environment)
+        checks += found
+        if not arguments.json:
+            sys.stdout.write("".join(map(as_text, found)))
+            sys.stdout.flush()
     if arguments.json:
         sys.stdout.write(json.dumps([check._asdict() for check in checks], indent=1) + "\n")
-    else:
-        sys.stdout.write("".join(as_text(check) for check in checks))
     return 1 if any(check.status == FAILURE for check in checks) else 0
+
+
+def with_progress(check: Callable[[Mapping[str, str]], list[Check]], environment: Mapping[str, str]) -> list[Check]:
+    """Run one check while a line on a terminal says which; importing vLLM takes some 20 seconds."""
+    began = time.monotonic()
+    doing = check.__name__.replace("_", " ")
+    with Progress("checking") as progress, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(check, environment)
+        while wait([running], SHOW_EVERY_SECONDS).not_done:
+            progress.show(f"{doing}, {time.monotonic() - began:.0f} s")
+    return running.result()
 
 
 def as_text(check: Check) -> str:

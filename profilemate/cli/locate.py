@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+CONFIG_STATEMENTS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef)
 
 
 def injection_folder() -> Path:
@@ -16,6 +18,22 @@ def injection_folder() -> Path:
     if file.is_file() and "profilemate.boot" in file.read_text(errors="replace"):
         return root
     return PACKAGE / "inject"
+
+
+def profiling_config() -> object | None:
+    """ProfilingConfig as the user edited it in a checkout's sitecustomize.py; None where there is none, or it fails.
+
+    Only the file's imports, assignments and that class are run: its start of the probe is not for this process.
+    """
+    file = injection_folder() / "sitecustomize.py"
+    try:
+        tree = ast.parse(file.read_text())
+        tree.body = [node for node in tree.body if isinstance(node, CONFIG_STATEMENTS)]
+        space: dict[str, object] = {"__name__": "sitecustomize", "__file__": str(file)}
+        exec(compile(tree, str(file), "exec"), space)
+    except Exception:
+        return None
+    return space.get("ProfilingConfig")
 
 
 def with_folder_first(python_path: str | None, folder: Path) -> str:

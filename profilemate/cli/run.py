@@ -1,6 +1,7 @@
 """Run a command with profiling on, then export the session and print a short summary.
 
-Signals go on to the command, and its exit code is ours (128 plus the number for a death by signal).
+Signals go on to the command, and its exit code is ours (128 plus the number for a death by signal), whatever becomes of
+the session.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from profilemate.cli.locate import injection_folder, own_command, with_folder_first
+from profilemate.cli.locate import injection_folder, own_command, profiling_config, with_folder_first
 from profilemate.cli.summary import short_summary
-from profilemate.probe.folders import create_session
+from profilemate.probe import folders
 from profilemate.probe.settings import Settings, load
 from profilemate.schema import names
 from profilemate.session.errors import SessionError
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-replays", action="store_true", help="count replays at torch.cuda.CUDAGraph and report unexplained ones"
     )
+    parser.add_argument("--verbose", action="store_true", help="sets PROFILEMATE_VERBOSE=1 for the command")
     parser.add_argument("--no-summary", action="store_true", help="do not print the summary at the end")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
 
@@ -56,10 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not command:
         raise SessionError("no command given; for instance: profilemate run -- vllm serve MODEL")
     environment = {**os.environ, **option_variables(arguments)}
-    settings = load(environment)
+    settings = load(environment, profiling_config())
     for warning in settings.warnings:
         say(warning)
-    session = create_session(settings.directory, settings)
+    refuse_network_mount(settings)
+    session = folders.create_session(settings.directory, settings)
     environment = child_environment(environment, session, settings)
     try:
         code = run_child(command, environment)
@@ -67,8 +70,22 @@ def run(arguments: argparse.Namespace) -> int:
         shutil.rmtree(session, ignore_errors=True)
         say(f"{command[0]} cannot be run: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-    report(Path(session), summary=not arguments.no_summary)
+    try:
+        report(Path(session), summary=not arguments.no_summary)
+    except (OSError, SessionError, ValueError) as error:
+        say(f"the session cannot be summed up: {error}")
+    except KeyboardInterrupt:
+        say(f"interrupted; `profilemate export {session}` makes the files")
     return code
+
+
+def refuse_network_mount(settings: Settings) -> None:
+    """Raises FolderRefusedError where a session would be on a network file system that nobody asked for."""
+    kind = folders.mount_type(settings.directory)
+    if kind in folders.NETWORK and not settings.network_file_system:
+        raise folders.FolderRefusedError(
+            f"{settings.directory} is on a network file system ({kind}); PROFILEMATE_NETWORK_FS=1 uses it anyway"
+        )
 
 
 def option_variables(arguments: argparse.Namespace) -> dict[str, str]:
@@ -78,6 +95,7 @@ def option_variables(arguments: argparse.Namespace) -> dict[str, str]:
         "PROFILEMATE_LOG_INTERVAL": arguments.log_interval,
         "PROFILEMATE_TRACKERS": arguments.trackers,
         "PROFILEMATE_CHECK_REPLAYS": "1" if arguments.check_replays else None,
+        "PROFILEMATE_VERBOSE": "1" if arguments.verbose else None,
     }
     return {name: value for name, value in values.items() if value}
 
@@ -96,6 +114,7 @@ def child_environment(environment: dict[str, str], session: str, settings: Setti
 
 def run_child(command: list[str], environment: dict[str, str]) -> int:
     """Start the command, pass signals on, and return its exit code. Raises OSError if it cannot be started."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where our caller ignores it, the kernel throws exit codes away
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})
     try:
         child = subprocess.Popen(
@@ -103,11 +122,21 @@ def run_child(command: list[str], environment: dict[str, str]) -> int:
         )
         while child.poll() is None:
             arrived = signal.sigtimedwait(PASSED_ON | {signal.SIGCHLD}, 1.0)
-            if arrived is not None and arrived.si_signo in PASSED_ON and arrived.si_code != FROM_KERNEL:
+            if arrived is not None and arrived.si_signo in PASSED_ON and not has_it_already(child, arrived):
                 child.send_signal(arrived.si_signo)
+        while signal.sigtimedwait(PASSED_ON, 0):
+            pass  # meant for the command, which is gone; left pending they would end us before the export
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def has_it_already(child: subprocess.Popen[bytes], arrived: signal.struct_siginfo) -> bool:
+    """Whether a signal came from the terminal (Ctrl-C) and the command is still in the process group that got it."""
+    try:
+        return arrived.si_code == FROM_KERNEL and os.getpgid(child.pid) == os.getpgrp()
+    except ProcessLookupError:
+        return True
 
 
 def report(session: Path, summary: bool) -> None:
@@ -117,19 +146,26 @@ def report(session: Path, summary: bool) -> None:
         say("`profilemate doctor` tells what may be in the way")
         return
     command, environment = own_command("export", "--wait", str(WAIT_FOR_PROCESSES_SECONDS), str(session))
-    try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
-    except KeyboardInterrupt:
-        say(f"interrupted; `profilemate export {session}` makes the files")
-        return
+    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         say(f"the export failed; `profilemate export {session}` tries again")
         return
     say(f"session {session}")
     if summary:
-        sys.stderr.write(short_summary(session) + "\n")
+        write(short_summary(session) + "\n")
 
 
 def say(text: str) -> None:
     """One line on stderr: stdout belongs to the command."""
-    sys.stderr.write(f"[profilemate] {text}\n")
+    write(f"[profilemate] {text}\n")
+
+
+def write(text: str) -> None:
+    """Write to stderr; where nobody reads it any more, the command's exit code and files still count."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except AttributeError:
+        pass  # Python was started with a closed stderr
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

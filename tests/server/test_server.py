@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -210,3 +211,51 @@ def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Pat
         cells = line.split(",")
         replays[tuple(cells[:5])] = int(cells[5])
     assert sum(replays.values()) == sum(row["runtime_mode"] != "NONE" for row in passes[0])
+
+
+def test_vllm_serve_under_profilemate_run_killed_by_the_kernel(tmp_path: Path, tiny_model: Path) -> None:
+    """`profilemate run -- vllm serve ...`: the files and the summary are there although nobody could say goodbye."""
+    port = servers.free_port()
+    serve = [str(Path(sys.executable).parent / "vllm"), "serve", *servers.command(tiny_model, port)[3:]]
+    serve.remove("--model")
+    command = [sys.executable, "-m", "profilemate", "run", "--dir", str(tmp_path / "sessions"), "--", *serve]
+    env = environment.vllm(PYTHONPATH=str(environment.STANDIN), STANDIN_GRAPHS="1")
+    with (tmp_path / "log").open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--compilation-config", GRAPHS], cwd=environment.ROOT, env=env, stdout=out, stderr=out
+        )
+    server = servers.Server(process, port, tmp_path / "log")
+    try:
+        server.wait_until_ready()
+        send_load(server, tiny_model, 10)
+        for pid in servers.children_of(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait(60) == 128 + signal.SIGKILL
+    finally:
+        server.kill_tree()
+    session = streams.only_session(tmp_path / "sessions")
+    assert [name for name in README_FILES if not (session / name).exists()] == []
+    log = (tmp_path / "log").read_text()
+    assert f"[profilemate] session {session}" in log and "prefix cache hit rate" in log
+
+
+def test_the_installed_plugin_alone_records_an_engine_of_several_processes(tmp_path: Path, tiny_model: Path) -> None:
+    """Without PYTHONPATH: what containers and Ray workers have."""
+    script = environment.ROOT / "tests" / "engine" / "run_engine.py"
+    env = environment.vllm(PROFILEMATE_DIR=str(tmp_path / "sessions"), PROFILEMATE_ENABLE="1")
+    command = [sys.executable, str(script), str(tmp_path / "oracle.json"), "--model", str(tiny_model)]
+    done = subprocess.run(
+        [*command, "--llm", '{"enforce_eager": true}'],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    session = streams.only_session(tmp_path / "sessions")
+    names = [path.name.split(".")[0] for path in streams.processes(session)]
+    assert names == ["EngineCore", "LLM", "Worker"]
+    steps = streams.all_rows(session, "kv_steps", "EngineCore")
+    passes = streams.all_rows(session, "graph_dispatches", "Worker")
+    assert len(passes) == int(steps[-1]["busy_steps"]) > 0

@@ -19,6 +19,7 @@ from typing import Any
 
 READY_SECONDS = 180
 GONE_SECONDS = 60
+PATIENCE_SECONDS = 5
 
 
 def free_port() -> int:
@@ -84,12 +85,18 @@ class Server:
         return [self.process.pid, *children_of(self.process.pid)]
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
-        """Signal the server process, wait for it and its tree, and return its exit code."""
+        """Signal the server process, wait for it and its tree, and return its exit code.
+
+        vLLM 0.32 waits for open connections without end, with or without ProfileMate; a second signal forces it.
+        """
         tree = self.tree()
-        self.process.send_signal(signum)
-        code = self.process.wait(GONE_SECONDS)
+        deadline = time.monotonic() + GONE_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.process.send_signal(signum)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE_SECONDS)
         wait_gone(tree)
-        return code
+        return self.process.wait(1)
 
     def kill_tree(self) -> None:
         """SIGKILL to every process at once."""
