@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def write(tmp_path: Path) -> Write:
         return tmp_path / folder
 
     return write_files
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what a server needs of this checkout, to be edited."""
+    target = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(environment.ROOT / "profilemate", target / "profilemate", ignore=ignored)
+    shutil.copy(environment.ROOT / "sitecustomize.py", target)
+    return target
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from profilemate.boot import is_switched_off
 from profilemate.cli.interpreter import environment_of, ignores_python_path, script_interpreter
 from profilemate.cli.locate import PACKAGE, injection_folder, own_command, profiling_config
 from profilemate.probe import folders
-from profilemate.probe.settings import DEFAULT_DIRECTORY, Settings, load
+from profilemate.probe.settings import Settings, load
 from profilemate.trackers import TRACKERS
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
@@ -212,6 +212,8 @@ def folder_can_be_written(environ: Mapping[str, str]) -> list[Check]:
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     room = f"{free / (1 << 30):.1f} GiB free"
+    if folder != settings.directory:
+        room += f" ({settings.directory} belongs to another user)"
     if free < settings.disk_floor_bytes:
         return [
             Check("folder", FAILURE, f"{folder} has {room}, less than is left alone", "free space, or PROFILEMATE_DIR")

@@ -59,7 +59,6 @@ def _process(process: ProcessInfo) -> dict[str, Any]:
         "host": process.host,
         "pid": process.pid,
         "start_time": process.start_time,
-        "exited": process.exited,
         "versions": dict(process.versions),
         "warnings": list(process.warnings),
     }

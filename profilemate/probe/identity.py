@@ -132,7 +132,7 @@ def note_engine_core(config: Any) -> None:
     count = read(config, "parallel_config.data_parallel_size") or 1
     titled = process_title()
     name = titled if titled.startswith("EngineCore_DP") else f"EngineCore_DP{rank}" if count > 1 else ""
-    THIS.take_role("EngineCore", name, launches=True)
+    THIS.take_role("EngineCore", name)
 
 
 def process_title() -> str:

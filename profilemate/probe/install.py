@@ -11,7 +11,7 @@ from typing import Any
 from profilemate.probe import phase
 from profilemate.probe.finder import TargetFinder
 from profilemate.probe.hook import Hook, HookState, put_in, take_out
-from profilemate.probe.process import THIS
+from profilemate.probe.process import THIS, tell
 from profilemate.probe.settings import load
 from profilemate.schema.probe_tables import HEALTH
 from profilemate.trackers import TRACKERS
@@ -96,6 +96,8 @@ def install(state: HookState, module: Any) -> None:
     except Exception as error:
         state.state, state.reason = "does_not_fit", f"{type(error).__name__}: {error}"
     THIS.dirty = True
+    if THIS.settings.verbose and state.state != "put_in":
+        tell(f"[profilemate] hook {state.hook.name}: {state.state}: {state.reason}")
 
 
 def remove_all() -> None:

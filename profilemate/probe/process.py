@@ -54,15 +54,16 @@ class Process:
     def join_or_begin_session(self, launches: bool) -> None:
         """Settle the session of this process: an inherited one, or a new one where this process launches a server.
 
-        `launches` is true at engine arguments, which only a front end builds. A child of the session's owner, made by
-        multiprocessing or by Ray, joins; a fresh program that merely inherited the variable begins its own.
+        `launches` is true at engine arguments, which only a front end builds: there a child of the session's owner, made
+        by multiprocessing, joins, and a fresh program that merely inherited the variable begins its own. An engine or
+        worker process joins whatever session it inherits (Ray actors are nobody's multiprocessing children).
         """
         if self.session or self.off:
             return
         inherited = os.environ.get(names.ENV_SESSION, "")
         if inherited and (not launches or self._belongs_to_owner()):
             self._join(inherited)
-        elif launches:
+        elif launches or not inherited:
             self._begin()
 
     def _belongs_to_owner(self) -> bool:
@@ -146,6 +147,8 @@ class Process:
         self.writer.open(self.folder, process_share(settings, self.num_processes), settings.disk_floor_bytes)
         self.dirty = True
         self.save()
+        if self.settings.verbose:
+            tell(f"[profilemate] {self.role} (pid {os.getpid()}) writes to {self.folder}")
 
     def _caps(self) -> Settings:
         if folders.mount_type(self.session) not in folders.MEMORY_BACKED:

@@ -22,7 +22,7 @@ def boot_id() -> str:
 
 def is_alive(process: ProcessInfo) -> bool:
     """Whether exactly this process runs here: same boot, same pid, same start time, and not a zombie."""
-    if process.exited or not process.pid or (process.boot_id and process.boot_id != boot_id()):
+    if not process.pid or (process.boot_id and process.boot_id != boot_id()):
         return False
     try:
         stat = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()

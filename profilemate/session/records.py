@@ -57,7 +57,6 @@ class ProcessInfo:
     warnings: tuple[str, ...] = ()
     engine_config: Mapping[str, Any] = field(default_factory=dict)
     hooks: tuple[HookRecord, ...] = ()
-    exited: bool = False
 
     @property
     def name(self) -> str:
@@ -144,7 +143,6 @@ def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
         warnings=tuple(text(warning) for warning in items_of(record.get("warnings"))),
         engine_config=table_of(record.get("engine_config")),
         hooks=tuple(_hook(item) for item in items_of(record.get("hooks")) if isinstance(item, dict)),
-        exited=record.get("exited") is True,
     )
 
 

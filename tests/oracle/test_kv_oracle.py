@@ -158,3 +158,22 @@ def test_vllms_own_collector_counts_more_evictions(run: Run) -> None:
         pytest.skip("this configuration runs without --kv-cache-metrics")
     assert run.summary["collector_evictions"] == run.oracle["allocated"] - run.oracle["distinct_blocks"]
     assert run.summary["collector_evictions"] > run.total("evicted")
+
+
+def test_past_the_size_cap_the_totals_are_still_the_truth(tmp_path: Path) -> None:
+    out = tmp_path / "oracle.json"
+    cap = 240_000
+    env = environment.profiled(tmp_path / "sessions", PROFILEMATE_SESSION_CAP=str(cap))
+    drive(["--oracle", str(out)], env)
+    session = streams.only_session(tmp_path / "sessions")
+    (process,) = streams.processes(session)
+    oracle = json.loads(out.read_text())
+    last = streams.rows(process, "kv_steps")[-1]
+    for ours, theirs in COUNTS.items():
+        assert int(last[ours]) == oracle[theirs], ours
+    evictions = streams.rows(process, "kv_evictions")
+    gone = sum(int(row["rows"]) for row in streams.rows(process, "gaps") if row["table"] == "kv_evictions")
+    assert gone > 0 and len(evictions) + gone == oracle["evicted"]
+    newest = [eviction["block"] for eviction in oracle["evictions"]][gone:]
+    assert [int(row["block_id"]) for row in evictions] == newest
+    assert sum(path.stat().st_size for path in session.rglob("*.csv") if path.parent == process) <= cap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from pretend_vllm import Write
 
 from profilemate.cli import checks
+from profilemate.cli.interpreter import ignores_python_path, script_interpreter
 
 
 def doctor(path: list[Path], tmp_path: Path, **more: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
@@ -56,6 +58,9 @@ def test_a_chained_sitecustomize_is_named(tmp_path: Path, vllm: Path, write: Wri
         ("switched-off", "switch", "switches profiling off"),
         ("unwritable", "folder", "cannot be made"),
         ("no-room", "folder", "less than is left alone"),
+        ("relative-path", "start", "by a relative path"),
+        ("no-trackers", "settings", "all trackers are off"),
+        ("vllm-ignores-the-path", "command", "ignores PYTHONPATH"),
         ("hooks-do-not-fit", "hooks", "no hook of cuda_graphs fits"),
     ],
 )
@@ -64,10 +69,19 @@ def test_each_way_to_an_empty_session_is_a_failure(
 ) -> None:
     other = write({"sitecustomize.py": ""}, "other")
     (tmp_path / "file").write_text("")
-    path = {"python-path-lost": [vllm], "other-first": [other, environment.ROOT, vllm]}
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "vllm").write_text(f"#!{sys.executable} -sE\n")
+    (tmp_path / "bin" / "vllm").chmod(0o755)
+    path = {
+        "python-path-lost": [vllm],
+        "other-first": [other, environment.ROOT, vllm],
+        "relative-path": [Path("."), vllm],
+    }
     more = {
         "switched-off": {"VLLM_ENABLE_PROFILING": "0"},
         "unwritable": {"PROFILEMATE_DIR": str(tmp_path / "file" / "p")},
+        "no-trackers": {"PROFILEMATE_TRACKERS": ","},
+        "vllm-ignores-the-path": {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
         "no-room": {"PROFILEMATE_DISK_FLOOR": "1000000G"},
     }
     code, found = doctor(path.get(case, [environment.ROOT, vllm]), tmp_path, **more.get(case, {}))
@@ -88,3 +102,94 @@ def test_a_filter_that_leaves_the_plugin_out_is_named(monkeypatch: pytest.Monkey
 def test_a_bad_setting_is_a_warning(tmp_path: Path) -> None:
     (check,) = checks.settings_are_good({"PROFILEMATE_LOG_INTERVAL": "soon"})
     assert check.status == "warning" and "PROFILEMATE_LOG_INTERVAL" in check.text
+
+
+def test_a_symlinked_checkout_is_ours(tmp_path: Path, vllm: Path) -> None:
+    (tmp_path / "link").symlink_to(environment.ROOT)
+    _, found = doctor([tmp_path / "link", vllm], tmp_path)
+    assert statuses(found, "start") == {"ok"}
+
+
+def test_the_users_own_profiling_config_counts(tmp_path: Path, vllm: Path, checkout: Path) -> None:
+    file = checkout / "sitecustomize.py"
+    text = file.read_text().replace('"/tmp/vllm_profiling"', repr(str(tmp_path / "mine")))
+    file.write_text(text.replace("ENABLE_KV_CACHE_TRACKING = True", "ENABLE_KV_CACHE_TRACKING = False"))
+    env = environment.clean() | {"PYTHONPATH": f"{checkout}:{vllm}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "profilemate", "doctor"],
+        env=env, cwd=checkout, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert f"ok       folder: sessions go to {tmp_path / 'mine'}, " in done.stdout
+    assert "warning  settings: kv_cache is off" in done.stdout
+
+
+def test_text_has_one_line_per_check_and_its_remedy_below(tmp_path: Path, vllm: Path) -> None:
+    env = environment.clean() | {"PYTHONPATH": str(vllm), "PROFILEMATE_DIR": str(tmp_path / "p")}
+    done = subprocess.run(
+        [sys.executable, "-m", "profilemate", "doctor"],
+        env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    (number,) = [n for n, line in enumerate(lines) if line.startswith("FAILURE  start: ")]
+    assert done.returncode == 1 and lines[number + 1].startswith("         -> ")
+    assert all(line.startswith(("ok       ", "warning  ", "FAILURE  ", "         -> ")) for line in lines)
+    assert list((tmp_path / "p").iterdir()) == []
+
+
+def test_a_vllm_command_of_another_python_is_a_warning(tmp_path: Path) -> None:
+    script = tmp_path / "vllm"
+    script.write_text("#!/opt/other/bin/python\n")
+    script.chmod(0o755)
+    (check,) = checks.vllm_command_reaches_us({"PATH": str(tmp_path)})
+    assert check.status == "warning" and "/opt/other/bin/python" in check.remedy
+    script.write_text(f"#!{sys.executable}\n")
+    (check,) = checks.vllm_command_reaches_us({"PATH": str(tmp_path)})
+    assert check.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("#!/a/bin/python3\nimport x", ["/a/bin/python3"]),
+        ("#! /a/bin/python3.11 -I", ["/a/bin/python3.11", "-I"]),
+        ("#!/usr/bin/env -S python-of-nowhere -E", ["python-of-nowhere", "-E"]),
+        ("#!/bin/sh\n'''exec' \"/a b/bin/python\" -sE \"$0\" \"$@\"\n' '''", ["/a b/bin/python", "-sE"]),
+        ("#!/bin/bash\nexec x", []),
+        ("\x7fELF", []),
+        ("", []),
+        ("#!/usr/bin/env", []),
+    ],
+)
+def test_the_first_lines_of_a_script_tell_its_python(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "script").write_text(text)
+    assert script_interpreter(tmp_path / "script") == words
+    assert ignores_python_path(words[1:]) == bool({"-I", "-E", "-sE"} & set(words))
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [("0.17.1", (0, 17)), ("0.28.1rc1.dev491+g462fdb097.das.x", (0, 28)), ("dev", ()), ("0.1.dev1+gabc", ()), ("", ())],
+)
+def test_odd_versions(version: str, release: tuple[int, ...]) -> None:
+    assert checks.release(version) == release
+
+
+@pytest.mark.parametrize(("version", "dark"), [("0.17.1", True), ("0.18.0", False), ("dev", False)])
+def test_what_ray_needs(monkeypatch: pytest.MonkeyPatch, version: str, dark: bool) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(checks, "ask_child", lambda code, environ: {"version": version})
+    monkeypatch.setattr(checks, "plugin_entry", lambda: False)
+    found = checks.ray_needs({"VLLM_PROFILING_DIR": "/x"})
+    text = " ".join(check.text for check in found)
+    assert found[0].status == "warning" and found[0].remedy
+    assert "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY" in text and "--fail-on-environ-validation" in text
+    assert ("stay dark" in text) == dark
+
+
+def test_a_folder_on_the_network_is_a_failure_and_in_memory_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, status in (("nfs4", "failure"), ("tmpfs", "warning"), ("ext4", "ok")):
+        monkeypatch.setattr(checks.folders, "mount_type", lambda path, kind=kind: kind)
+        (check,) = checks.folder_can_be_written({"PROFILEMATE_DIR": str(tmp_path), "PROFILEMATE_DISK_FLOOR": "1"})
+        assert check.status == status

@@ -1,10 +1,11 @@
-"""`profilemate run`: environment, signals, exit codes, export by whatever death, from a checkout and installed."""
+"""`profilemate run` from a checkout: environment, signals, exit codes, export by whatever death."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import environment
 import pytest
 import streams
 from pretend_vllm import SERVE, Write
+
+from profilemate.cli.main import main
+from profilemate.probe import folders
 
 FILES = {
     "metadata.json",
@@ -74,14 +78,14 @@ def tell(number, frame):
     print("got", number, flush=True)
     if number != signal.SIGUSR1:
         sys.exit(40)
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, tell)
 print("ready", flush=True)
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2])
 def test_signals_reach_the_command_once(tmp_path: Path, vllm: Path, number: signal.Signals) -> None:
     command = [
         sys.executable,
@@ -132,56 +136,6 @@ def test_an_unwritable_folder_is_a_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as pip installs it, in a folder of its own, built from a copy of the tree."""
-    source = tmp_path_factory.mktemp("source") / "profilemate"
-    ignored = shutil.ignore_patterns(".git", ".venv", ".cache", "__pycache__", "*.egg-info", "build")
-    shutil.copytree(environment.ROOT, source, ignore=ignored)
-    target = tmp_path_factory.mktemp("installed")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        str(target),
-    ]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-def test_the_wheel_has_no_top_level_sitecustomize(installed: Path) -> None:
-    top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} - {"bin"}
-    assert top == {"profilemate"}
-    assert (installed / "profilemate" / "inject" / "sitecustomize.py").exists()
-
-
-def test_run_works_installed_and_only_profilemate_gets_on_the_childs_path(
-    tmp_path: Path, installed: Path, vllm: Path
-) -> None:
-    code = "import sys; print([p for p in sys.path if 'installed' in p])"
-    command = [str(installed / "bin" / "profilemate"), "run", "--dir", str(tmp_path), *python(f"{SERVE}; {code}")]
-    env = environment.clean() | {"PYTHONPATH": os.pathsep.join((str(installed), str(vllm)))}
-    shim = [sys.executable, "-c", "import sys; from profilemate.cli.main import main; sys.exit(main(sys.argv[1:]))"]
-    done = subprocess.run(
-        [*shim, *command[1:]], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{installed}/profilemate/inject" in done.stdout
-    assert {path.name for path in streams.only_session(tmp_path).iterdir()} >= FILES
-
-
-def test_the_entry_point_is_found_in_an_installation(installed: Path) -> None:
-    (folder,) = installed.glob("profilemate-*.dist-info")
-    text = (folder / "entry_points.txt").read_text()
-    assert "[vllm.general_plugins]\nprofilemate = profilemate.plugin:register" in text
-
-
 def test_a_script_that_ends_gets_its_files_without_run(tmp_path: Path, vllm: Path, write: Write) -> None:
     env = environment.clean() | {
         "PYTHONPATH": os.pathsep.join(map(str, (environment.ROOT, vllm))),
@@ -194,3 +148,188 @@ def test_a_script_that_ends_gets_its_files_without_run(tmp_path: Path, vllm: Pat
     while time.monotonic() < deadline and not {path.name for path in session.iterdir()} >= FILES:
         time.sleep(0.1)
     assert {path.name for path in session.iterdir()} >= FILES
+
+
+def start(tmp_path: Path, vllm: Path, code: str, **more: Any) -> subprocess.Popen[str]:
+    """`profilemate run` in the background, with pipes."""
+    command = [sys.executable, "-m", "profilemate", "run", "--dir", str(tmp_path), *python(code)]
+    return subprocess.Popen(
+        command, env=environment.clean() | {"PYTHONPATH": str(vllm)}, cwd=environment.ROOT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
+    )  # fmt: skip
+
+
+# -- the command's environment ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, "{root}"), ("", "{root}"), ("/a:", "{root}:/a:"), (":/a", "{root}::/a"), ("/a b:/é", "{root}:/a b:/é")],
+)
+def test_ours_comes_first_and_the_rest_of_the_path_stays(tmp_path: Path, before: str | None, after: str) -> None:
+    env = {} if before is None else {"PYTHONPATH": before}
+    command = [sys.executable, "-m", "profilemate", "run", "--dir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, *python("import os; print(ascii(os.environ['PYTHONPATH']))")],
+        env=environment.clean() | env, cwd=environment.ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == ascii(after.format(root=environment.ROOT)), done.stderr
+
+
+def test_options_become_the_variables_that_they_stand_for(tmp_path: Path) -> None:
+    show = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k.startswith('PROFILEMATE_')}))"
+    options = ["--log-interval", "7", "--trackers", "kv_cache", "--check-replays", "--verbose"]
+    done = run("--dir", str(tmp_path), *options, *python(show), path=[], env={"PROFILEMATE_ENABLE": "0"})
+    assert json.loads(done.stdout) == {
+        "PROFILEMATE_ENABLE": "1",
+        "PROFILEMATE_DIR": str(tmp_path),
+        "PROFILEMATE_SESSION": str(streams.only_session(tmp_path)),
+        "PROFILEMATE_SESSION_OWNER": "run",
+        "PROFILEMATE_LOG_INTERVAL": "7",
+        "PROFILEMATE_TRACKERS": "kv_cache",
+        "PROFILEMATE_CHECK_REPLAYS": "1",
+        "PROFILEMATE_VERBOSE": "1",
+    }
+
+
+def test_the_users_own_profiling_config_counts(tmp_path: Path, checkout: Path) -> None:
+    file = checkout / "sitecustomize.py"
+    file.write_text(file.read_text().replace('"/tmp/vllm_profiling"', repr(str(tmp_path / "mine"))))
+    command = [sys.executable, "-m", "profilemate", "run", *python("print(1)")]
+    done = subprocess.run(
+        command, env=environment.clean(), cwd=checkout, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert streams.only_session(tmp_path / "mine")
+
+
+def test_a_network_file_system_is_refused_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders, "mount_type", lambda path: "nfs4")
+    monkeypatch.delenv("PROFILEMATE_NETWORK_FS", raising=False)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        assert main(["run", "--dir", str(tmp_path), "--", "true"]) == 1
+        assert "nfs4" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+        monkeypatch.setenv("PROFILEMATE_NETWORK_FS", "1")
+        assert main(["run", "--dir", str(tmp_path), "--", "true"]) == 0
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+# -- the exit code, whatever becomes of us and of the session -----------------------------------------------------------
+
+
+def test_the_code_and_the_files_count_where_nobody_reads_stderr(tmp_path: Path, vllm: Path) -> None:
+    process = start(tmp_path, vllm, f"import sys; sys.stdin.readline(); {SERVE}; sys.exit(3)")
+    assert process.stderr is not None and process.stdin is not None
+    process.stderr.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.wait(60) == 3
+    assert {path.name for path in streams.only_session(tmp_path).iterdir()} >= FILES
+
+
+def test_a_session_that_the_command_removed_changes_no_exit_code(tmp_path: Path) -> None:
+    code = "import os, shutil, sys; shutil.rmtree(os.environ['PROFILEMATE_SESSION']); sys.exit(3)"
+    done = run("--dir", str(tmp_path), *python(code), path=[])
+    assert done.returncode == 3 and "Traceback" not in done.stderr and "cannot be summed up" in done.stderr
+
+
+def test_a_caller_that_ignores_sigchld_gets_the_code(tmp_path: Path, vllm: Path) -> None:
+    process = start(
+        tmp_path, vllm, "raise SystemExit(3)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    )
+    process.communicate(timeout=60)
+    assert process.returncode == 3
+
+
+def test_signals_that_come_as_the_command_ends_do_not_end_us(tmp_path: Path, vllm: Path) -> None:
+    process = start(tmp_path, vllm, f"{SERVE}; print('ready', flush=True); input(); raise SystemExit(3)")
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGSTOP)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    time.sleep(1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert {path.name for path in streams.only_session(tmp_path).iterdir()} >= FILES
+
+
+def test_the_command_goes_on_when_run_is_killed(tmp_path: Path, vllm: Path) -> None:
+    done_file = tmp_path / "done"
+    code = (
+        f"print('ready', flush=True); import sys; sys.stdin.readline(); {SERVE}; open({str(done_file)!r}, 'w').close()"
+    )
+    process = start(tmp_path / "p", vllm, code)
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait(10)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not done_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert done_file.exists()
+    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")) == 4
+
+
+COUNTS_INTERRUPTS = """
+import os, signal, sys, time
+if {own_group}:
+    os.setpgid(0, 0)
+count = 0
+def interrupted(number, frame):
+    global count
+    count += 1
+    print("got", count, flush=True)
+signal.signal(signal.SIGINT, interrupted)
+print("ready", flush=True)
+while count < 2:
+    time.sleep(0.05)
+time.sleep(0.5)
+print("total", count, flush=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("own_group", [False, True], ids=["our-group", "own-group"])
+def test_each_ctrl_c_of_a_terminal_reaches_the_command_once(tmp_path: Path, own_group: bool) -> None:
+    """The terminal sends it to the whole process group: passed on only to a command that left the group."""
+    arguments = [
+        "-m",
+        "profilemate",
+        "run",
+        "--dir",
+        str(tmp_path),
+        *python(COUNTS_INTERRUPTS.format(own_group=own_group)),
+    ]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(environment.ROOT)
+        os.execve(sys.executable, [sys.executable, *arguments], environment.clean())
+    seen = ""
+
+    def read_until(words: str) -> None:
+        nonlocal seen
+        while words not in seen and select.select([terminal], [], [], 30)[0]:
+            try:
+                seen += os.read(terminal, 4096).decode()
+            except OSError:
+                break
+        assert words in seen, seen
+
+    read_until("ready")
+    os.write(terminal, b"\x03")
+    read_until("got 1")
+    time.sleep(0.5)
+    os.write(terminal, b"\x03")
+    read_until("profilemate doctor")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert "total 2" in seen and os.waitstatus_to_exitcode(status) == 7, seen

@@ -98,6 +98,12 @@ def test_a_bad_setting_is_one_warning_and_the_session_goes_on(tmp_path: Path, vl
     assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")) == 4
 
 
+def test_verbose_tells_where_each_process_writes(tmp_path: Path, vllm: Path) -> None:
+    more = {"PROFILEMATE_DIR": str(tmp_path / "p"), "PROFILEMATE_VERBOSE": "1"}
+    done = python("-c", SERVE, path=[environment.ROOT, vllm], **more)
+    assert "EngineCore (pid" in done.stderr and "writes to" in done.stderr
+
+
 def test_an_unwritable_folder_is_one_line_and_serving_goes_on(tmp_path: Path, vllm: Path) -> None:
     (tmp_path / "file").write_text("")
     done = python(

@@ -185,11 +185,11 @@ def test_only_the_same_process_is_alive(session: SessionBuilder) -> None:
     session.process("Worker", **here)
     session.process("Worker", **{**here, "start_time": 1})
     session.process("Worker", **{**here, "boot_id": "another"})
-    session.process("Worker", **{**here, "exited": True})
     opened = Session(session.path)
-    assert [alive.is_alive(process) for process in opened.processes] == [False, True, False, False] or len(
-        alive.living(opened)
-    ) == 1
+    assert [process.start_time == int(stat[19]) and process.boot_id != "another" for process in opened.processes] == [
+        alive.is_alive(process) for process in opened.processes
+    ]
+    assert len(alive.living(opened)) == 1
     assert not alive.wait_until_ended(session.path, 0.01)
 
 
