@@ -149,6 +149,7 @@ class Process:
         self.save()
         if self.settings.verbose:
             tell(f"[profilemate] {self.role} (pid {os.getpid()}) writes to {self.folder}")
+        self.flush()  # a front end has no engine step that would do it
 
     def _caps(self) -> Settings:
         if folders.mount_type(self.session) not in folders.MEMORY_BACKED:
@@ -253,7 +254,7 @@ def launch_export(session: str) -> None:
     environ = {**os.environ, "PYTHONPATH": root, "PROFILEMATE_ENABLE": "0"}
     command = [sys.executable, "-m", "profilemate", "export", "--wait", "30", session]
     with contextlib.suppress(OSError):
-        subprocess.Popen(
+        started = subprocess.Popen(
             command,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -261,6 +262,7 @@ def launch_export(session: str) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        started.returncode = 0  # it outlives this process on purpose; Popen would warn of that
 
 
 THIS = Process()

@@ -66,6 +66,7 @@ def test_a_program_that_launches_an_engine_is_recorded(tmp_path: Path, vllm: Pat
         (str(n), str(3 * n), str(3 * n), "0") for n in range(1, 5)
     ]
     (process,) = streams.processes(session, "EngineCore")
+    assert {"engine_args", "scheduler.begin"} <= {row["hook"] for row in streams.rows(process, "health")}
     states = {hook["name"]: hook["state"] for hook in streams.record(process)["hooks"]}
     assert states["block_pool.get_new_blocks"] == "put_in"
     assert states["kv_cache_manager.allocate_slots"] == "waiting"
