@@ -10,6 +10,7 @@ import math
 import sys
 from pathlib import Path
 
+from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
 from profilemate.export.formats import FORMATS, by_name
 from profilemate.session.alive import wait_until_ended
@@ -52,7 +53,7 @@ def _seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export one session and print where its files are."""
-    path = find_session(arguments.session)
+    path = find_session(arguments.session, configured_directory())
     if arguments.wait:
         with Progress("waiting for the session to end") as progress:
             wait_until_ended(path, arguments.wait, lambda left: progress.show(f"{left:.0f} s left"))

@@ -36,6 +36,11 @@ def profiling_config() -> object | None:
     return space.get("ProfilingConfig")
 
 
+def configured_directory() -> object:
+    """ProfilingConfig.OUTPUT_DIR as the user edited it, or None."""
+    return getattr(profiling_config(), "OUTPUT_DIR", None)
+
+
 def with_folder_first(python_path: str | None, folder: Path) -> str:
     """A PYTHONPATH with a folder in front; empty entries, which mean the current folder, stay where they are."""
     return str(folder) if not python_path else f"{folder}{os.pathsep}{python_path}"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
 from profilemate.export.readme_files import current_metadata
 from profilemate.export.text import short_lines, summary_lines
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the summary; the session's files are made first if they are older than its streams."""
-    session = Session(find_session(arguments.session))
+    session = Session(find_session(arguments.session, configured_directory()))
     record = _record(session)
     if arguments.json:
         sys.stdout.write(json.dumps(record, indent=1) + "\n")

@@ -136,8 +136,10 @@ def note_engine_core(config: Any) -> None:
 
 
 def process_title() -> str:
-    """The name that multiprocessing gave this process: dense models run data parallel as engines of size 1 each, and then
-    only the name tells their number."""
+    """The name that multiprocessing gave this process.
+
+    Dense models run data parallel as engines of size 1 each, and then only the name tells their number.
+    """
     multiprocessing = sys.modules.get("multiprocessing.process")
     return "" if multiprocessing is None else str(multiprocessing.current_process().name)
 

@@ -17,7 +17,8 @@ from profilemate.schema.probe_tables import HEALTH
 from profilemate.trackers import TRACKERS
 
 HEALTH_GROWTH = 50
-"""Health rows come at most once a second and at least 1/50 of the session's age apart, so that a day has some 1,600 for each hook."""
+"""Health rows come at most once a second and 1/50 of the session's age apart, up to the longest pause below: a day has
+some 1,600 of them for each hook."""
 
 LONGEST_HEALTH_PAUSE_NS = 60_000_000_000
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 from profilemate.schema import names
@@ -29,27 +28,26 @@ def sessions_in(directory: Path) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def default_directories() -> list[Path]:
-    """Where sessions may lie: the environment's folder, ProfilingConfig's, or the default and its substitute."""
+def default_directories(configured: object = None) -> list[Path]:
+    """Where sessions may lie: the environment's folder, the configured one, or the default and its substitute."""
     for name in ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR"):
         if os.environ.get(name, "").strip():
             return [Path(os.environ[name].strip())]
-    config = getattr(sys.modules.get("sitecustomize"), "ProfilingConfig", None)
-    chosen = getattr(config, "OUTPUT_DIR", None)
-    first = Path(chosen) if isinstance(chosen, str) and chosen else Path(DEFAULT_DIRECTORY)
+    first = Path(configured) if isinstance(configured, str) and configured else Path(DEFAULT_DIRECTORY)
     return [first, Path(f"{DEFAULT_DIRECTORY}-{os.getuid()}")]
 
 
-def find_session(wanted: str = LATEST) -> Path:
+def find_session(wanted: str = LATEST, configured: object = None) -> Path:
     """The session folder for a command's argument: a session, a folder of sessions, `latest`, or a bare session name.
 
+    `configured` is the user's ProfilingConfig.OUTPUT_DIR, where the environment names no folder.
     Raises SessionError with what was looked for and where.
     """
     if wanted == LATEST and not Path(wanted).exists():
-        return _latest(default_directories())
+        return _latest(default_directories(configured))
     path = Path(wanted)
     if not path.exists() and os.sep not in wanted:
-        for directory in default_directories():
+        for directory in default_directories(configured):
             if (directory / wanted).is_dir():
                 return directory / wanted
     if not path.exists():

@@ -221,3 +221,15 @@ def test_totals_are_unknown_without_kv_steps(session: SessionBuilder) -> None:
     readme_files.write(Session(session.path))
     assert "evictions unknown" in session.text("kv_cache_summary.txt")
     assert "EngineCore: no whole row of kv_steps, so its totals are unknown" in session.metadata()["notes"]
+
+
+def test_the_users_configured_folder_is_searched_after_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROFILEMATE_DIR", raising=False)
+    monkeypatch.delenv("VLLM_PROFILING_DIR", raising=False)
+    SessionBuilder(tmp_path / "configured", "session_20400101_000001")
+    SessionBuilder(tmp_path / "environment", "session_20400101_000002")
+    assert find_session("latest", str(tmp_path / "configured")).name == "session_20400101_000001"
+    monkeypatch.setenv("PROFILEMATE_DIR", str(tmp_path / "environment"))
+    assert find_session("latest", str(tmp_path / "configured")).name == "session_20400101_000002"
