@@ -52,7 +52,15 @@ def begin_probe():
 
         install.begin(_config)
     except Exception as error:
-        sys.stderr.write(f"[profilemate] off: {type(error).__name__}: {error}\n")
+        say(f"[profilemate] off: {type(error).__name__}: {error}\n")
+
+
+def say(text):
+    """Write to stderr, if there is one: an exception here would be that of `import vllm`."""
+    try:
+        sys.stderr.write(text)
+    except Exception:
+        return
 
 
 class VllmFinder:
@@ -117,4 +125,4 @@ def tell(error):
     if sys.flags.verbose:
         sys.excepthook(type(error), error, error.__traceback__)
     else:
-        sys.stderr.write(f"Error in sitecustomize; set PYTHONVERBOSE for traceback:\n{type(error).__name__}: {error}\n")
+        say(f"Error in sitecustomize; set PYTHONVERBOSE for traceback:\n{type(error).__name__}: {error}\n")

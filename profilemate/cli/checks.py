@@ -180,7 +180,8 @@ def plugin_entry() -> bool:
 
 def plugin_starts(environ: Mapping[str, str]) -> bool:
     """Whether the installed plugin would start: asked for, and not left out by VLLM_PLUGINS."""
-    asked = (environ.get("PROFILEMATE_ENABLE") or environ.get("VLLM_ENABLE_PROFILING") or "").strip() == "1"
+    value = environ.get("PROFILEMATE_ENABLE") or environ.get("VLLM_ENABLE_PROFILING") or ""
+    asked = value.strip().lower() in ("1", "true", "on", "yes")
     return asked and plugin_entry() and not left_out_by_filter(environ)
 
 

@@ -146,7 +146,8 @@ def report(session: Path, summary: bool) -> None:
         say("`profilemate doctor` tells what may be in the way")
         return
     command, environment = own_command("export", "--wait", str(WAIT_FOR_PROCESSES_SECONDS), str(session))
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
+    folder = environment["PYTHONPATH"]  # with -m, Python would import from the current folder before all else
+    done = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         say(f"the export failed; `profilemate export {session}` tries again")
         return

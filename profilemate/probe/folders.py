@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
@@ -12,6 +14,8 @@ from typing import Any
 from profilemate import __version__
 from profilemate.probe.settings import DEFAULT_DIRECTORY, Settings
 from profilemate.schema import names
+
+SESSIONS_LOOKED_AT = 100
 
 
 class FolderRefusedError(OSError):
@@ -86,6 +90,48 @@ def create_session(directory: str, settings: Settings) -> str:
     raise FolderRefusedError(f"{directory} holds 1,000 sessions of this second")
 
 
+def join_session(path: str, settings: Settings) -> None:
+    """Make what is missing of a session that others may be making right now, as on another host. Raises OSError."""
+    processes = os.path.join(path, names.PROCESSES_FOLDER)
+    if os.path.isdir(processes):
+        return
+    usable_directory(os.path.dirname(path))
+    for folder in (path, processes):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+    record = os.path.join(path, names.SESSION_FILE)
+    if not os.path.exists(record):
+        write_json(record, session_record(path, settings))
+
+
+def session_of_process(directory: str, pid: int) -> str:
+    """The newest session that a running process of this machine began or takes part in; empty where there is none."""
+    for folder in (directory, f"{DEFAULT_DIRECTORY}-{os.getuid()}"):
+        with contextlib.suppress(OSError):
+            sessions = [name for name in os.listdir(folder) if name.startswith(names.SESSION_PREFIX)]
+            for name in sorted(sessions, reverse=True)[:SESSIONS_LOOKED_AT]:
+                path = os.path.abspath(os.path.join(folder, name))
+                if takes_part(path, pid):
+                    return path
+    return ""
+
+
+def takes_part(path: str, pid: int) -> bool:
+    """Whether this running process of this machine began the session or has a folder in it."""
+    started = process_start_time(pid)
+    try:
+        with open(os.path.join(path, names.SESSION_FILE), "rb") as file:
+            record = json.load(file)
+        if not started or record["boot_id"] != boot_id():
+            return False
+        if (record["pid"], record.get("start_time")) == (pid, started):
+            return True
+        processes = os.listdir(os.path.join(path, names.PROCESSES_FOLDER))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return any(f"{name}.".find(f".{pid}.{started}.") > 0 for name in processes)
+
+
 def session_record(path: str, settings: Settings) -> dict[str, Any]:
     """Content of session.json: when and where the session began, by both clocks."""
     return {
@@ -96,6 +142,7 @@ def session_record(path: str, settings: Settings) -> dict[str, Any]:
         "boot_id": boot_id(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "start_time": process_start_time(os.getpid()),
         "profilemate_version": __version__,
         "settings": settings._asdict(),
     }
@@ -122,10 +169,14 @@ def write_json(path: str, record: dict[str, Any]) -> None:
     data = json.dumps(record, indent=1, default=str).encode()
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, data)
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, f"short write of {path}")
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)
 
 
 MEMORY_BACKED = {"tmpfs", "ramfs"}

@@ -7,8 +7,9 @@ import sys
 from typing import Any
 
 from profilemate.probe import install, phase
-from profilemate.probe.hook import Argument, Hook, ahead, following, scope
-from profilemate.probe.process import THIS
+from profilemate.probe.hook import Argument, Hook, ahead, around, following, scope
+from profilemate.probe.process import THIS, multiprocessing_parent
+from profilemate.schema import names
 
 
 def read(source: Any, path: str) -> Any:
@@ -51,9 +52,14 @@ def note_engine_config(vllm_config: Any) -> None:
         value = read(vllm_config, path)
         if value is not None:
             THIS.engine_config[name] = plain(value)
+    THIS.num_processes = processes_of(vllm_config)
+
+
+def processes_of(vllm_config: Any) -> int:
+    """How many processes a configuration makes: an engine core and its workers for each engine, and a front end."""
     world = read(vllm_config, "parallel_config.world_size") or 1
     data_parallel = read(vllm_config, "parallel_config.data_parallel_size") or 1
-    THIS.num_processes = (int(world) + 1) * int(data_parallel) + 1
+    return (int(world) + 1) * int(data_parallel) + 1
 
 
 def plain(value: Any) -> Any:
@@ -74,9 +80,10 @@ def engine_arguments_made(token: None, result: Any, args: Any, kwargs: Any) -> N
     pass_session_to_ray(args[0])
 
 
-def pass_session_to_ray(engine_args: Any) -> None:
+def pass_session_to_ray(config: Any) -> None:
     """Ask vLLM's older Ray executor to copy our variables to its workers; the newer one copies all."""
-    if "ray" not in str(getattr(engine_args, "distributed_executor_backend", "")).lower():
+    backends = [getattr(config, f"{name}_backend", "") for name in ("distributed_executor", "data_parallel")]
+    if not any("ray" in str(backend).lower() for backend in backends):
         return
     name = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
     ours = [key for key in os.environ if key.startswith("PROFILEMATE_")]
@@ -87,7 +94,12 @@ def pass_session_to_ray(engine_args: Any) -> None:
 def engine_config_wanted(args: Any, kwargs: Any) -> None:
     """Engine arguments become a configuration: also seen where a plugin was loaded while they were being built."""
     THIS.join_or_begin_session(launches=True)
-    pass_session_to_ray(args[0])
+
+
+def engine_config_made(token: None, config: Any, args: Any, kwargs: Any) -> None:
+    """What vLLM itself chose is known now, before any process of the engine starts: its executor, and how many they are."""
+    os.environ[names.ENV_PROCESSES] = str(processes_of(config))
+    pass_session_to_ray(getattr(config, "parallel_config", None))
 
 
 def offline_front_end(args: Any, kwargs: Any) -> None:
@@ -144,6 +156,11 @@ def process_title() -> str:
     return "" if multiprocessing is None else str(multiprocessing.current_process().name)
 
 
+def parent_title() -> str:
+    """The same of the process that started this one: of a worker, its engine core."""
+    return str(getattr(multiprocessing_parent(), "name", ""))
+
+
 def engine_core_ready(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """The KV cache has its size now."""
     note_engine_config(CORE_CONFIG.of(args, kwargs))
@@ -164,6 +181,9 @@ def worker_has_device(token: None, result: Any, args: Any, kwargs: Any) -> None:
     data_parallel = read(config, "parallel_config.data_parallel_index")
     if data_parallel:
         ranks["dp"] = int(data_parallel)
+    several = {name for name in GROUPS if sizes.get(name, 1) > 1}
+    if parent_title().startswith("EngineCore_DP"):
+        several.add("dp")
     THIS.ranks = {**ranks, **{f"{name}_size": size for name, size in sizes.items()}}
     for name in ("rank", "local_rank"):
         value = getattr(worker, name, None)
@@ -171,7 +191,7 @@ def worker_has_device(token: None, result: Any, args: Any, kwargs: Any) -> None:
             THIS.ranks[name] = value
     if config is not None:
         note_engine_config(config)
-    parts = "".join(f"_{name.upper()}{ranks[name]}" for name in GROUPS if sizes.get(name, 1) > 1)
+    parts = "".join(f"_{name.upper()}{ranks.get(name, 0)}" for name in GROUPS if name in several)
     THIS.take_role("Worker", "Worker" + parts)
     install.install_late_hooks()
     THIS.flush()
@@ -242,8 +262,9 @@ HOOKS = (
         "probe",
         "vllm.engine.arg_utils",
         "EngineArgs.create_engine_config",
-        ahead,
+        around,
         engine_config_wanted,
+        engine_config_made,
         optional=True,
     ),
     Hook(

@@ -22,6 +22,7 @@ from profilemate.schema import names
 
 HookRecords = Callable[[], "list[dict[str, str]]"]
 DEFAULT_PROCESSES = 8
+SAVE_AGAIN_NS = 10_000_000_000
 
 
 class Process:
@@ -48,47 +49,54 @@ class Process:
         self.num_processes = DEFAULT_PROCESSES
         self.folder = ""
         self.dirty = False
+        self._next_save_ns = 0
+        self._told_trouble = ""
 
     # -- session ---------------------------------------------------------------------------------------------------
 
     def join_or_begin_session(self, launches: bool) -> None:
         """Settle the session of this process: an inherited one, or a new one where this process launches a server.
 
-        `launches` is true at engine arguments, which only a front end builds: there a child of the session's owner, made
-        by multiprocessing, joins, and a fresh program that merely inherited the variable begins its own. An engine or
+        `launches` is true at engine arguments, which only a front end builds: there a child of a process of the session,
+        made by multiprocessing, joins, and a program that merely inherited the variable begins its own. An engine or
         worker process joins whatever session it inherits (Ray actors are nobody's multiprocessing children).
         """
         if self.session or self.off:
             return
-        inherited = os.environ.get(names.ENV_SESSION, "")
-        if inherited and (not launches or self._belongs_to_owner()):
+        inherited = os.environ.get(names.ENV_SESSION, "") or self._session_of_parent()
+        if inherited and (not launches or self._belongs_to(inherited)):
             self._join(inherited)
         elif launches or not inherited:
             self._begin()
 
-    def _belongs_to_owner(self) -> bool:
+    def _belongs_to(self, session: str) -> bool:
         owner = os.environ.get(names.ENV_SESSION_OWNER, names.RUN_OWNER)
         if owner == names.RUN_OWNER or owner == str(os.getpid()):
             return True
-        multiprocessing = sys.modules.get("multiprocessing.process")
-        return multiprocessing is not None and multiprocessing.parent_process() is not None
+        parent = multiprocessing_parent()
+        return parent is not None and (owner == str(parent.pid) or folders.takes_part(session, parent.pid))
+
+    def _session_of_parent(self) -> str:
+        """For a child of a fork server that ran before the session began, whose environment does not name it."""
+        parent = multiprocessing_parent()
+        if parent is None:
+            return ""
+        session = folders.session_of_process(self.settings.directory, parent.pid)
+        if session:
+            os.environ[names.ENV_SESSION] = session
+            os.environ[names.ENV_SESSION_OWNER] = str(parent.pid)
+        return session
 
     def _join(self, path: str) -> None:
         """Take part in a session. On a host where its folder is not there, it is made under the same name."""
         try:
-            if not os.path.isdir(path):
-                folders.usable_directory(os.path.dirname(path))
-                os.mkdir(path, 0o700)
-                os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
-                folders.write_json(os.path.join(path, names.SESSION_FILE), folders.session_record(path, self.settings))
-        except FileExistsError:
-            pass
+            folders.join_session(path, self.settings)
         except OSError as error:
             self.switch_off(str(error))
             return
         self.session = path
         if os.environ.get(names.ENV_SESSION_OWNER) == names.RUN_OWNER and not _has_processes(path):
-            self._announce()
+            self._announce()  # `profilemate run` has told of the settings
 
     def _begin(self) -> None:
         try:
@@ -99,7 +107,7 @@ class Process:
             return
         os.environ[names.ENV_SESSION] = self.session
         os.environ[names.ENV_SESSION_OWNER] = str(os.getpid())
-        self._announce()
+        self._announce(*self.settings.warnings)
         _export_at_exit(self.session)
 
     def _refuse_network_mount(self) -> None:
@@ -109,9 +117,9 @@ class Process:
                 f"{self.settings.directory} is on a network file system ({kind}); PROFILEMATE_NETWORK_FS=1 uses it anyway"
             )
 
-    def _announce(self) -> None:
+    def _announce(self, *warnings: str) -> None:
         lines = [f"{names.START_LINE}: session {self.session}"]
-        lines += [f"[profilemate] {warning}" for warning in (*self.settings.warnings, *self.warnings)]
+        lines += [f"[profilemate] {warning}" for warning in (*warnings, *self.warnings)]
         tell("\n".join(lines))
 
     def switch_off(self, reason: str) -> None:
@@ -144,7 +152,8 @@ class Process:
             self.switch_off(str(error))
             return
         settings = self._caps()
-        self.writer.open(self.folder, process_share(settings, self.num_processes), settings.disk_floor_bytes)
+        share = process_share(settings, max(self.num_processes, _announced_processes()))
+        self.writer.open(self.folder, share, settings.disk_floor_bytes)
         self.dirty = True
         self.save()
         if self.settings.verbose:
@@ -159,13 +168,13 @@ class Process:
 
     def save(self) -> None:
         """Write process.json if something in it changed."""
-        if not self.dirty or not self.folder:
+        if not self.dirty or not self.folder or time.monotonic_ns() < self._next_save_ns:
             return
-        self.dirty = False
         try:
             folders.write_json(os.path.join(self.folder, names.PROCESS_FILE), self.record())
-        except OSError:
             self.dirty = False
+        except OSError:
+            self._next_save_ns = time.monotonic_ns() + SAVE_AGAIN_NS
 
     def record(self) -> dict[str, Any]:
         """Content of process.json."""
@@ -185,23 +194,31 @@ class Process:
             "profilemate": __version__,
             "clock": {"wall_ns": time.time_ns(), "monotonic_ns": time.monotonic_ns()},
             "settings": self.settings._asdict(),
-            "warnings": [*self.settings.warnings, *self.warnings],
+            "warnings": [*self.settings.warnings, *self.warnings, *self._dropping()],
             "engine_config": self.engine_config,
             "hooks": self.hook_records(),
         }
+
+    def _dropping(self) -> list[str]:
+        return [f"rows are being dropped: {self._told_trouble}"] if self._told_trouble else []
 
     # -- end of a step ---------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Bring everything recorded so far to the kernel. Call it at the end of an engine step or an execute call."""
         if not self.folder:
+            if not self.off:
+                self._open_late()
             if self.off:
+                self.writer.drop_pending()
                 return
-            self._open_late()
         now = time.monotonic_ns()
         for prepare in self.at_flush:
             prepare(now)
         self.writer.flush()
+        if self.writer.trouble != self._told_trouble:
+            self._told_trouble = self.writer.trouble
+            self.dirty = True
         if self.dirty:
             self.save()
 
@@ -229,6 +246,19 @@ def _has_processes(session: str) -> bool:
         return False
 
 
+def multiprocessing_parent() -> Any:
+    """The process that started this one by multiprocessing; None for a program of its own."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return None if multiprocessing is None else multiprocessing.parent_process()
+
+
+def _announced_processes() -> int:
+    try:
+        return int(os.environ.get(names.ENV_PROCESSES, "0"))
+    except ValueError:
+        return 0
+
+
 def _version_of(module: str) -> str:
     return str(getattr(sys.modules.get(module), "__version__", ""))
 
@@ -253,10 +283,11 @@ def launch_export(session: str) -> None:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environ = {**os.environ, "PYTHONPATH": root, "PROFILEMATE_ENABLE": "0"}
     command = [sys.executable, "-m", "profilemate", "export", "--wait", "30", session]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Exception):
         started = subprocess.Popen(
             command,
             env=environ,
+            cwd=root,  # with -m, Python would import from the server's folder before all else
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

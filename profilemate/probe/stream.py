@@ -91,7 +91,13 @@ class Stream:
     def _open(self, folder: str) -> None:
         self.path = os.path.join(folder, f"{self.table.name}.csv")
         self.descriptor = os.open(self.path, OPEN_FLAGS, 0o600)
-        self._append(self.table.header.encode())
+        try:
+            self._append(self.table.header.encode())
+        except OSError:  # a file without its header would be unreadable: begin anew with the next write
+            self.close()
+            os.unlink(self.path)
+            self.num_bytes, self._torn = 0, False
+            raise
 
     def start_segment(self) -> None:
         """Set the current file aside as `<table>.<n>.csv`; the next write begins a new one. Raises OSError."""

@@ -71,7 +71,7 @@ class Writer:
         try:
             now = time.monotonic_ns()
             if now < self.paused_until_ns:
-                self._drop_pending()
+                self.drop_pending()
                 return
             if now >= self._next_floor_check_ns:
                 self._check_floor(now)
@@ -100,9 +100,15 @@ class Writer:
         if stream.num_bytes >= self.segment_bytes and stream.detail:
             self._turn_over(stream, now)
 
-    def _drop_pending(self) -> None:
+    @property
+    def trouble(self) -> str:
+        """Why rows are missing that no gaps row tells of yet; empty while all is well."""
+        return self._reason if self._lost else ""
+
+    def drop_pending(self) -> None:
+        """Forget waiting rows, counting them; what is known to be lost stays known."""
         for stream in self.streams.values():
-            if stream.pending:
+            if stream.pending and stream is not self.gaps:
                 self._count_lost(stream, len(stream.pending))
                 stream.pending.clear()
 

@@ -11,6 +11,9 @@ METADATA_FILE = "metadata.json"
 
 ENV_SESSION = "PROFILEMATE_SESSION"
 ENV_SESSION_OWNER = "PROFILEMATE_SESSION_OWNER"
+ENV_PROCESSES = "PROFILEMATE_SESSION_PROCESSES"
+"""How many processes share the session's size cap, from the program that launches them: an engine of a dense
+data-parallel server knows itself alone."""
 RUN_OWNER = "run"
 """Value of ENV_SESSION_OWNER where `profilemate run` (or the user) gave the session; else the owner's pid."""
 

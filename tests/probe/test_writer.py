@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import time
@@ -118,6 +119,47 @@ def test_a_failed_or_short_write_is_counted_and_the_next_row_is_whole(
     (gap,) = streams.rows(tmp_path, "gaps")
     assert (gap["table"], gap["rows"], gap["reason"]) == ("numbers", str(lost + 1), "ENOSPC")
     assert ("2" in lines) == torn
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), 0, 3], ids=["raises", "nothing", "torn"])
+def test_a_header_that_could_not_be_written_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Any
+) -> None:
+    """On a full disk a file can still be made; without its header all later rows would be unreadable."""
+    writer = open_writer(tmp_path)
+    failing_write(monkeypatch, [failure])
+    writer.stream(TABLE).add((1, "lost"))
+    writer.flush()
+    writer.paused_until_ns = 0
+    writer.stream(TABLE).add((2, "x"))
+    writer.flush()
+    assert (tmp_path / "numbers.csv").read_text() == "n,text\n2,x\n"
+    writer.flush()
+    assert [row["rows"] for row in streams.rows(tmp_path, "gaps")] == ["1"]
+
+
+def test_a_record_cut_short_by_a_full_disk_does_not_replace_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "process.json"
+    folders.write_json(str(path), {"n": 1})
+    failing_write(monkeypatch, [4])
+    with pytest.raises(OSError, match="short write"):
+        folders.write_json(str(path), {"n": 2})
+    assert json.loads(path.read_text()) == {"n": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pause_right_after_a_pause_forgets_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = open_writer(tmp_path)
+    stream = writer.stream(TABLE)
+    failing_write(monkeypatch, [OSError(errno.ENOSPC, "full")])
+    for n, until_ns in enumerate([0, 0, 1 << 62, 0]):
+        writer.paused_until_ns = until_ns
+        stream.add((n, "x"))
+        writer.flush()
+    writer.flush()
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["1", "3"]
+    assert [row["rows"] for row in streams.rows(tmp_path, "gaps")] == ["1", "1"]
 
 
 def test_slow_writes_stop_detail_for_a_while_but_one_pause_of_the_process_does_not(tmp_path: Path) -> None:

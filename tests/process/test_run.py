@@ -38,6 +38,11 @@ def run(*arguments: str, path: list[Path], **more: Any) -> subprocess.CompletedP
     )
 
 
+def test_a_bad_setting_is_told_once(tmp_path: Path, vllm: Path) -> None:
+    done = run("--dir", str(tmp_path), "--log-interval", "soon", *python(SERVE), path=[vllm])
+    assert done.stderr.count("PROFILEMATE_LOG_INTERVAL='soon'") == 1
+
+
 def python(code: str) -> list[str]:
     return ["--", sys.executable, "-c", code]
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import environment
@@ -114,6 +115,85 @@ def test_an_unwritable_folder_is_one_line_and_serving_goes_on(tmp_path: Path, vl
     assert done.stderr.count("\n") == 1 and "nothing is recorded" in done.stderr
 
 
+def test_rows_that_are_dropped_to_the_end_are_said_to_be(tmp_path: Path, vllm: Path) -> None:
+    """Nothing can be written into the streams, so the process's record has to tell."""
+    more = {"PROFILEMATE_DIR": str(tmp_path / "p"), "PROFILEMATE_DISK_FLOOR": "9000000G"}
+    done = python("-c", SERVE, path=[environment.ROOT, vllm], **more)
+    assert done.returncode == 0, done.stderr
+    (process,) = streams.processes(streams.only_session(tmp_path / "p"))
+    assert [path.name for path in process.iterdir()] == ["process.json"]
+    assert "rows are being dropped: disk_floor" in streams.record(process)["warnings"]
+
+
+def test_a_process_that_cannot_record_keeps_no_rows_in_memory(tmp_path: Path, vllm: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code = SERVE + "; s.run(500); from profilemate.probe.process import THIS as t; "
+    code += "print(sum(len(x.pending) for x in t.writer.streams.values()))"
+    done = python("-c", code, path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "file/p"))
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+LAUNCHES = """
+import multiprocessing, os
+from types import SimpleNamespace
+def core():
+    import vllm.engine.arg_utils, vllm.v1.core.sched.scheduler as s
+    s.Scheduler.vllm_config = SimpleNamespace(parallel_config=SimpleNamespace(world_size=1, data_parallel_size=1))
+    s.run(1)
+    from profilemate.probe.process import THIS
+    print(THIS.writer.share_bytes, os.environ.get("VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"))
+if __name__ == "__main__":
+    import vllm.engine.arg_utils as a
+    a.EngineArgs().create_engine_config()
+    process = multiprocessing.get_context("spawn").Process(target=core)
+    process.start()
+    process.join()
+"""
+ENGINE_ARGUMENTS = """
+from types import SimpleNamespace
+class EngineArgs:
+    def __init__(self):
+        self.__post_init__()
+    def __post_init__(self):
+        self.distributed_executor_backend = None
+    def create_engine_config(self):
+        return SimpleNamespace(parallel_config=SimpleNamespace(
+            world_size=1, data_parallel_size=8, distributed_executor_backend="ray"))
+"""
+
+
+def test_what_vllm_chose_reaches_the_engine_processes(tmp_path: Path, vllm: Path, write: Write) -> None:
+    """The cap's share of one of 8 dense engines, each of which believes to be alone; and Ray, where nobody asked for it."""
+    write({"vllm/engine/arg_utils.py": ENGINE_ARGUMENTS}, "pretend")
+    script = write({"main.py": LAUNCHES}, "script") / "main.py"
+    more = {"PROFILEMATE_DIR": str(tmp_path / "p"), "PROFILEMATE_SESSION_CAP": "17000000"}
+    done = python(str(script), path=[environment.ROOT, vllm], **more)
+    assert done.returncode == 0, done.stderr
+    share, names = done.stdout.split()
+    assert share == "1000000" and "PROFILEMATE_SESSION" in names.split(",")
+
+
+def test_without_stderr_a_probe_that_cannot_be_loaded_does_not_break_the_import(vllm: Path, checkout: Path) -> None:
+    (checkout / "profilemate" / "probe" / "install.py").write_text("raise ValueError('broken')")
+    code = "import sys; sys.stderr = None; import vllm; print(vllm.__version__)"
+    done = python("-c", code, path=[checkout, vllm])
+    assert (done.stdout, done.returncode) == ("9.9.9\n", 0)
+
+
+def test_the_export_at_exit_imports_nothing_from_the_servers_folder(tmp_path: Path, vllm: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    for name in ("json", "profilemate", "dataclasses"):
+        (tmp_path / "cwd" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit\n")
+    code = "import sys; sys.path.remove(''); import os; os.chdir(sys.argv[1]); " + SERVE
+    done = python("-c", code, str(tmp_path / "cwd"), path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"))
+    assert done.returncode == 0, done.stderr
+    session = streams.only_session(tmp_path / "p")
+    deadline = time.monotonic() + 20
+    while not (session / "metadata.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (session / "metadata.json").exists() and not (tmp_path / "ran").exists()
+
+
 def test_the_hooked_module_keeps_its_loader_and_spec(tmp_path: Path, vllm: Path) -> None:
     code = """
 import json, vllm.v1.core.block_pool as m, vllm.v1.core as plain
@@ -181,8 +261,66 @@ def test_children_join_the_session_with_rows_of_their_own(
     assert steps == [2, 4]
 
 
+FORKSERVER = """
+import multiprocessing
+from multiprocessing import forkserver
+def worker():
+    import vllm.v1.core.sched.scheduler as s
+    s.run(1)
+def core():
+    import vllm.v1.core.sched.scheduler as s
+    s.run(2)
+    run(worker)
+def run(target):
+    process = multiprocessing.Process(target=target)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    multiprocessing.set_forkserver_preload(["vllm.v1.core.sched.scheduler"])
+    forkserver.ensure_running()
+    import vllm.engine.arg_utils as a, vllm.v1.core.sched.scheduler as s
+    a.EngineArgs()
+    s.run(4)
+    run(core)
+"""
+
+
+def test_children_of_a_fork_server_that_is_older_than_the_session_join_it(
+    tmp_path: Path, vllm: Path, write: Write
+) -> None:
+    """As in vLLM's API server, whose fork server runs before the engine arguments are built."""
+    script = write({"main.py": FORKSERVER}, "script") / "main.py"
+    done = python(str(script), path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(START_LINE) == 1
+    session = streams.only_session(tmp_path / "p")
+    assert sorted(len(streams.rows(process, "kv_steps")) for process in streams.processes(session)) == [1, 2, 4]
+
+
 def test_a_program_started_by_a_server_begins_its_own_session(tmp_path: Path, vllm: Path) -> None:
     code = f"{SERVE}; import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {SERVE!r}]).returncode)"
+    done = python("-c", code, path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"))
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "p").glob("session_*"))) == 2
+
+
+LAUNCHER = """
+import multiprocessing
+def serve():
+    {serve}
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=serve)
+    process.start()
+    process.join()
+"""
+
+
+def test_so_does_one_that_serves_in_a_child_of_its_own(tmp_path: Path, vllm: Path, write: Write) -> None:
+    """That child was made by multiprocessing, but by nobody who takes part in the session that it inherits."""
+    script = write({"main.py": LAUNCHER.format(serve=SERVE)}, "script") / "main.py"
+    code = f"{SERVE}; import subprocess, sys; sys.exit(subprocess.run([sys.executable, {str(script)!r}]).returncode)"
     done = python("-c", code, path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "p").glob("session_*"))) == 2

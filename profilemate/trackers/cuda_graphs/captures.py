@@ -10,6 +10,7 @@ from profilemate.probe import phase
 from profilemate.probe.process import THIS
 from profilemate.trackers.cuda_graphs import events
 from profilemate.trackers.cuda_graphs.descriptor import Descriptor
+from profilemate.trackers.cuda_graphs.forward import FORWARD
 
 CAPTURES = THIS.writer.stream(events.CAPTURES, detail=False)
 
@@ -98,7 +99,7 @@ def _purpose() -> str:
     now = phase.current()
     if now == "estimate":
         return "estimate"
-    return "lazy" if now == phase.SERVING else "serving"
+    return "lazy" if now == phase.SERVING and FORWARD.step else "serving"  # no step yet: the model is being loaded
 
 
 def free_device_bytes() -> int | None:

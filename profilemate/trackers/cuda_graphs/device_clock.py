@@ -32,7 +32,9 @@ class DeviceClock:
 
     def start(self, forward: int, every: int) -> bool:
         """Record the first event if this pass is sampled; returns whether it is."""
-        self._running = None
+        if self._running is not None:  # that pass raised
+            self._free.append(self._running)
+            self._running = None
         if not every or forward % every or not self._has_device():
             return False
         pair = self._pair()

@@ -24,7 +24,7 @@ class Forward:
     """One pass at a time: vLLM's runners are single-threaded."""
 
     __slots__ = (
-        "began_ns", "captured", "descriptor", "ended_ns", "graphs", "mode", "number", "pending", "requested", "running",
+        "began_ns", "captured", "descriptor", "ended_ns", "graphs", "number", "pending", "requested", "running",
         "sampled", "step", "unpadded_reqs", "unpadded_tokens",
     )  # fmt: skip
 
@@ -38,13 +38,11 @@ class Forward:
         self.pending = self.running = self.sampled = self.captured = False
         self.descriptor: Descriptor = ()
         self.requested: Any = None
-        self.mode: Any = None
         self.graphs = self.began_ns = self.ended_ns = 0
         self.unpadded_tokens = self.unpadded_reqs = 0
 
-    def dispatched(self, mode: Any, descriptor: Descriptor, tokens: int, reqs: int) -> None:
-        """VLLM chose mode and descriptor for the batch of this step."""
-        self.mode = mode
+    def dispatched(self, descriptor: Descriptor, tokens: int, reqs: int) -> None:
+        """VLLM chose the descriptor for the batch of this step."""
         self.descriptor = descriptor
         self.unpadded_tokens, self.unpadded_reqs = tokens, reqs
         self.graphs = self.began_ns = self.ended_ns = 0
@@ -156,13 +154,44 @@ class Counts:
         self._next_ns = now_ns + SECOND_NS
 
 
-def other_replay(owner: str, descriptor: Descriptor, graphs: int, host_ns: int | None, site: str) -> None:
-    """A replay that is not part of the main model's pass: a row while serving, a count otherwise."""
-    if not phase.is_serving():
-        COUNTS.explain(graphs)
-        return
-    OTHER_REPLAYS.add((time.monotonic_ns(), FORWARD.step, owner, *descriptor, graphs, host_ns, site))
-    COUNTS.add_pass(owner, descriptor, graphs, 0, host_ns or 0)
+class OtherPass:
+    """Replays outside the main model's pass: the pieces that another model replays one after another become one row."""
+
+    def __init__(self) -> None:
+        """No pass yet."""
+        self.forget()
+
+    def forget(self) -> None:
+        """For a forked child."""
+        self._key: tuple[str, Descriptor, str] | None = None
+        self._first: Any = None
+        self._time_ns = self._graphs = 0
+
+    def piece(self, wrapper: Any, owner: str, descriptor: Descriptor, graphs: int, site: str) -> None:
+        """A wrapper replayed; the wrapper that began a pass begins the next one when it comes again."""
+        if not phase.is_serving():
+            COUNTS.explain(graphs)
+            return
+        key = (owner, descriptor, site)
+        if key != self._key or wrapper is self._first:
+            self.finish()
+            self._key, self._first, self._time_ns = key, wrapper, time.monotonic_ns()
+        self._graphs += graphs
+
+    def finish(self) -> None:
+        """Make the row: another pass begins, or the call that ran this one returned."""
+        if self._key is None:
+            return
+        owner, descriptor, site = self._key
+        OTHER_REPLAYS.add((self._time_ns, FORWARD.step, owner, *descriptor, self._graphs, None, site))
+        COUNTS.add_pass(owner, descriptor, self._graphs, 0, 0)
+        self.forget()
+
+
+def other_replay(owner: str, descriptor: Descriptor, graphs: int, site: str) -> None:
+    """One whole replay outside the main model's pass: a row while serving, a count otherwise."""
+    OTHER.piece(None, owner, descriptor, graphs, site)
+    OTHER.finish()
 
 
 def read_device_times() -> None:
@@ -173,3 +202,4 @@ def read_device_times() -> None:
 
 FORWARD = Forward()
 COUNTS = Counts()
+OTHER = OtherPass()

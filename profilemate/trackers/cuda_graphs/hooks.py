@@ -16,11 +16,16 @@ from profilemate.probe.process import THIS
 from profilemate.trackers.cuda_graphs import descriptor as describe
 from profilemate.trackers.cuda_graphs.captures import LOG
 from profilemate.trackers.cuda_graphs.device_clock import CLOCK
-from profilemate.trackers.cuda_graphs.forward import COUNTS, FORWARD, other_replay, read_device_times
+from profilemate.trackers.cuda_graphs.forward import COUNTS, FORWARD, OTHER, other_replay, read_device_times
 
-MAIN_MANAGERS = {"CudaGraphManager", "ModelCudaGraphManager"}
+DRAFTERS = ".spec_decode."
+"""In the name of the modules that hold vLLM's drafters and their graph managers."""
+
 _v2_fields: set[str] = set()
 """Empty under the V1 runner; under V2 the fields that this version's BatchExecutionDescriptor has."""
+
+_capturing_owner = ["main"]
+"""The last one is whose capture is in progress, if one is."""
 
 
 def forward_context() -> Any:
@@ -47,6 +52,7 @@ def execute_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """The pass was launched: its row goes to the kernel now."""
     if phase.is_serving():
         FORWARD.finish()
+        OTHER.finish()
         read_device_times()
         THIS.flush()
 
@@ -54,6 +60,7 @@ def execute_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
 def sample_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """Drafters run here; what they replayed goes to the kernel now."""
     if phase.is_serving():
+        OTHER.finish()
         THIS.flush()
 
 
@@ -68,7 +75,7 @@ def v1_dispatched(token: None, result: Any, args: Any, kwargs: Any) -> None:
     if phase.is_serving():
         mode, batch = result[0], result[1]
         FORWARD.dispatched(
-            mode, describe.of_batch(mode, batch), int(V1_TOKENS.of(args, kwargs)), int(V1_REQS.of(args, kwargs))
+            describe.of_batch(mode, batch), int(V1_TOKENS.of(args, kwargs)), int(V1_REQS.of(args, kwargs))
         )
 
 
@@ -95,30 +102,32 @@ def wrapper_ends(entries_before: int, result: Any, args: Any, kwargs: Any) -> No
     wrapper = args[0]
     if len(wrapper.concrete_cudagraph_entries) > entries_before:
         piece_captured(wrapper, 1, "CUDAGraphWrapper")
-    elif FORWARD.running:
-        if FORWARD.mode == wrapper.runtime_mode:
-            FORWARD.graphs += 1
     else:
-        piece_replayed(wrapper, 1, "CUDAGraphWrapper")
+        context = forward_context()
+        mode = getattr(context, "cudagraph_runtime_mode", None)
+        if mode is not None and mode == wrapper.runtime_mode and describe.mode_name(mode) != "NONE":
+            piece_replayed(wrapper, 1, "CUDAGraphWrapper")
 
 
 def piece_captured(wrapper: Any, count: int, site: str) -> None:
     """A wrapper captured graphs for the batch descriptor of the forward context."""
     context = forward_context()
+    owner = _capturing_owner[-1]
     if FORWARD.running:
         FORWARD.captured = True
-    owner = "drafter" if phase.is_serving() and not FORWARD.pending else "main"
+    elif phase.is_serving():
+        owner = "drafter"
     LOG.claim(owner, of_piece(context.cudagraph_runtime_mode, context.batch_descriptor), count, site)
 
 
 def piece_replayed(wrapper: Any, count: int, site: str) -> None:
-    """A wrapper outside the main model's serving pass: a drafter's, or one in a warm-up or dummy run."""
-    context = forward_context()
-    mode = getattr(context, "cudagraph_runtime_mode", None)
-    if mode is None or describe.mode_name(mode) == "NONE":
-        return
-    if wrapper.runtime_mode is None or mode == wrapper.runtime_mode:
-        other_replay("drafter", of_piece(mode, context.batch_descriptor), count, None, site)
+    """A wrapper replayed: in the main model's serving pass, or for a drafter, or in a warm-up or dummy run."""
+    if FORWARD.running:
+        FORWARD.graphs += count
+    else:
+        context = forward_context()
+        descriptor = of_piece(context.cudagraph_runtime_mode, context.batch_descriptor)
+        OTHER.piece(wrapper, "drafter", descriptor, count, site)
 
 
 BREAKABLE_CAPTURE = Argument("entry")
@@ -132,11 +141,17 @@ def breakable_captured(token: None, result: Any, args: Any, kwargs: Any) -> None
 
 def breakable_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """BreakableCUDAGraphWrapper replayed its segments."""
-    count = BREAKABLE_REPLAY.of(args, kwargs).capture.num_graphs
-    if FORWARD.running:
-        FORWARD.graphs += count
-    else:
-        piece_replayed(args[0], count, "BreakableCUDAGraphWrapper")
+    piece_replayed(args[0], BREAKABLE_REPLAY.of(args, kwargs).capture.num_graphs, "BreakableCUDAGraphWrapper")
+
+
+def drafter_dummy_begins(args: Any, kwargs: Any) -> None:
+    """V1 runner: the main model's dummy run, which is also how it captures, goes on with the drafter's."""
+    _capturing_owner.append("drafter")
+
+
+def drafter_dummy_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+    """The drafter's dummy run is over."""
+    _capturing_owner.pop()
 
 
 def ubatch_begins(args: Any, kwargs: Any) -> tuple[int, int | None]:
@@ -154,11 +169,12 @@ def ubatch_ends(token: tuple[int, int | None], result: Any, args: Any, kwargs: A
     graphs_before, size = token
     graphs = args[0].cudagraphs
     if len(graphs) > graphs_before:
+        FORWARD.captured = FORWARD.captured or FORWARD.running
         LOG.claim("microbatch", describe.of_size(next(reversed(graphs))), 1, "UBatchWrapper")
     elif size is not None and FORWARD.running:
         FORWARD.graphs += 1
     elif size is not None:
-        other_replay("microbatch", describe.of_size(size), 1, None, "UBatchWrapper")
+        other_replay("microbatch", describe.of_size(size), 1, "UBatchWrapper")
 
 
 # -- V2 runner ----------------------------------------------------------------------------------------------------------
@@ -172,9 +188,7 @@ def v2_dispatched(token: None, result: Any, args: Any, kwargs: Any) -> None:
     desc = result[0] if isinstance(result, tuple) else result
     note_v2(desc)
     if phase.is_serving() and desc.num_tokens:
-        FORWARD.dispatched(
-            desc.cg_mode, describe.of_execution(desc), int(V2_TOKENS.of(args, kwargs)), int(V2_REQS.of(args, kwargs))
-        )
+        FORWARD.dispatched(describe.of_execution(desc), int(V2_TOKENS.of(args, kwargs)), int(V2_REQS.of(args, kwargs)))
         FORWARD.requested = id(desc)
 
 
@@ -202,12 +216,12 @@ def full_graph_ends(is_main: bool, result: Any, args: Any, kwargs: Any) -> None:
         FORWARD.end()
     else:
         desc = describe.of_execution(FULL_GRAPH.of(args, kwargs))
-        other_replay(manager_owner(args[0]), desc, 1, None, type(args[0]).__name__)
+        other_replay(manager_owner(args[0]), desc, 1, type(args[0]).__name__)
 
 
 def manager_owner(manager: Any) -> str:
-    """Drafters subclass the graph manager."""
-    return "main" if type(manager).__name__ in MAIN_MANAGERS else "drafter"
+    """Drafters have subclasses of the graph manager; so have a few models, for a part of the main model's pass."""
+    return "drafter" if DRAFTERS in type(manager).__module__ else "main"
 
 
 def manager_capture_begins(args: Any, kwargs: Any) -> set[Any]:
@@ -218,17 +232,19 @@ def manager_capture_begins(args: Any, kwargs: Any) -> set[Any]:
     for descs in getattr(manager, "_capture_descs", {}).values():
         for desc in descs:
             note_v2(desc)
+    _capturing_owner.append(manager_owner(manager))
     return set(manager.graphs)
 
 
 def manager_capture_ends(before: set[Any], result: Any, args: Any, kwargs: Any) -> None:
     """New FULL graphs in the order of capture; the pieces of PIECEWISE ones were claimed by their wrappers already."""
     manager = args[0]
+    owner = _capturing_owner.pop()
     new = [desc for desc in manager.graphs if desc not in before]
     if len(LOG.unclaimed) != len(new):
         LOG.unclaimed.clear()
     for desc in new:
-        LOG.claim(manager_owner(manager), describe.of_execution(desc), 1, type(manager).__name__, newest=False)
+        LOG.claim(owner, describe.of_execution(desc), 1, type(manager).__name__, newest=False)
     LOG.emit()
 
 
@@ -247,13 +263,13 @@ def encoder_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """The encoder replayed the graph of a budget; None means that there is no such graph."""
     if result is not None:
         budget = describe.of_size(REPLAYED_BUDGET.of(args, kwargs))
-        other_replay("encoder", budget, 1, None, "EncoderCudaGraphManager")
+        other_replay("encoder", budget, 1, "EncoderCudaGraphManager")
 
 
 def centroids_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
-    """Gemma4Proposer captures one sampling graph per size."""
-    for size in args[0]._centroids_graphs:
-        LOG.claim("drafter", describe.of_size(size), 1, "Gemma4Proposer", newest=False)
+    """Gemma4Proposer captured one sampling graph per size, the last one last."""
+    for size in reversed(args[0]._centroids_graphs):
+        LOG.claim("drafter", describe.of_size(size), 1, "Gemma4Proposer")
 
 
 HIDDEN_STATES = Argument("hidden_states")
@@ -264,7 +280,7 @@ def centroids_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None
     rows = HIDDEN_STATES.of(args, kwargs).shape[0]
     size = next((size for size in args[0]._centroids_sizes if size >= rows), None)
     if size is not None:
-        other_replay("drafter", describe.of_size(size), 1, None, "Gemma4Proposer")
+        other_replay("drafter", describe.of_size(size), 1, "Gemma4Proposer")
 
 
 # -- bookkeeping --------------------------------------------------------------------------------------------------------
@@ -273,14 +289,16 @@ def centroids_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None
 def before_flush(now_ns: int) -> None:
     """A capture row is complete outside the capture phases; phase counts follow."""
     LOG.emit()
+    OTHER.finish()
     COUNTS.report_phases(now_ns)
 
 
 def after_fork() -> None:
     """A forked child starts at zero."""
-    for part in (FORWARD, COUNTS, LOG, CLOCK):
+    for part in (FORWARD, COUNTS, OTHER, LOG, CLOCK):
         part.forget()
     _v2_fields.clear()
+    del _capturing_owner[1:]
 
 
 THIS.at_flush.append(before_flush)
@@ -294,6 +312,15 @@ BREAKABLE = "vllm.compilation.breakable_cudagraph"
 UBATCH = "vllm.v1.worker.gpu_ubatch_wrapper"
 ENCODER = "vllm.v1.worker.encoder_cudagraph"
 GEMMA4 = "vllm.v1.spec_decode.gemma4"
+DRAFTER_DUMMY_RUNS = (
+    ("llm_base_proposer", "SpecDecodeBaseProposer"),
+    ("eagle", "SpecDecodeBaseProposer"),
+    ("eagle", "EagleProposer"),
+    ("dflash", "DFlashProposer"),
+    ("extract_hidden_states", "ExtractHiddenStatesProposer"),
+)
+"""Classes whose `dummy_run` runs a V1 drafter. The first one was in `eagle` once, under either name; twice does no harm."""
+
 TIMING = "vllm.v1.worker.gpu.async_utils"
 TORCH = "torch.cuda"
 
@@ -340,6 +367,13 @@ HOOKS = (
     _hook(
         "breakable_wrapper.replay", BREAKABLE, "BreakableCUDAGraphWrapper._replay", following, None,
         breakable_replayed, (BREAKABLE_REPLAY,), optional=True,
+    ),
+    *(
+        _hook(
+            f"drafter.dummy_run.{module}.{name}", f"vllm.v1.spec_decode.{module}", f"{name}.dummy_run", scope,
+            drafter_dummy_begins, drafter_dummy_ends, optional=True,
+        )
+        for module, name in DRAFTER_DUMMY_RUNS
     ),
     _hook("ubatch_wrapper.call", UBATCH, "UBatchWrapper.__call__", around, ubatch_begins, ubatch_ends),
     _hook(

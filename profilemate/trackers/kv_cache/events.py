@@ -19,7 +19,7 @@ STEPS = Table(
         ("peak", "int", "most blocks in use so far"),
         ("peak_time_ns", "int", "when that was first reached"),
         ("allocated", "int", "blocks handed out by get_new_blocks"),
-        ("touched", "int", "blocks re-used by a prefix hit"),
+        ("touched", "int", "blocks re-used by a prefix hit, or held by a KV connector that copies them"),
         ("touched_free", "int", "of these, blocks that were free when hit"),
         ("released", "int", "references dropped by free_blocks"),
         ("freed", "int", "blocks that really went back to the free queue"),
@@ -40,7 +40,7 @@ STEPS = Table(
         (
             "output_steps",
             "int",
-            "of these, steps that gave a request an output, as vLLM's iteration metrics count them",
+            "of these, steps that gave a request an output; vLLM's metric counts one per API server that gets some",
         ),
         ("scheduled_tokens", "int", "tokens scheduled in them, recomputed and drafted ones included"),
         ("prompt_tokens", "int", "prompt tokens of the requests scheduled for the first time"),

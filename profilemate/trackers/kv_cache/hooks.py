@@ -26,6 +26,7 @@ from profilemate.trackers.kv_cache.pool import UNKNOWN, PoolState
 
 _pools: dict[int, PoolState] = {}
 _engines = 0
+_pools_met = 0
 _next_other_pools_ns = 0
 
 STEPS = THIS.writer.stream(events.STEPS)
@@ -36,9 +37,11 @@ OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
 
 def state_of(pool: Any) -> PoolState:
     """The counters of a pool; a pool that was there before us is met here."""
+    global _pools_met
     state = _pools.get(id(pool))
     if state is None or state.ref() is not pool:
-        state = _pools[id(pool)] = PoolState(pool)
+        state = _pools[id(pool)] = PoolState(pool, _pools_met)
+        _pools_met += 1
     return state
 
 
@@ -118,16 +121,18 @@ def blocks_touched(free_before: int, result: Any, args: Any, kwargs: Any) -> Non
     pool = args[0]
     state = state_of(pool)
     now = time.monotonic_ns()
-    count = 0
+    count = empty = 0
     for block in flat(TOUCHED_BLOCKS.of(args, kwargs)):
         if not block.is_null:
             state.accesses[block.block_id] = now
             count += 1
+            if block.block_hash is None and block.ref_cnt == 1:  # was free without content: a page of HiSparse
+                empty += 1
     state.touched += count
     taken = free_before - pool.get_num_free_blocks()
     if taken:
         state.touched_free += taken
-        state.cached_free -= taken
+        state.cached_free -= taken - empty
         in_use = state.total - free_before + taken
         state.note_use(in_use, now)
         count_operation(state, in_use, now)
@@ -155,6 +160,8 @@ def blocks_freed(free_before: int, result: Any, args: Any, blocks: list[Any]) ->
     state = state_of(pool)
     free_after = pool.get_num_free_blocks()
     returned = free_after - free_before
+    if len(_pools) > 1:
+        blocks = [block for block in blocks if getattr(block, "pool", None) in (None, pool)]
     real = cached = idle = 0
     for block in blocks:
         if not block.is_null:
@@ -167,20 +174,16 @@ def blocks_freed(free_before: int, result: Any, args: Any, blocks: list[Any]) ->
     if not returned:
         return
     if idle != returned:
-        cached = distinct_cached(pool, blocks)
+        cached = distinct_cached(blocks)
     state.freed += returned
     if pool.enable_caching:
         state.cached_free += cached
     count_operation(state, state.total - free_after, time.monotonic_ns())
 
 
-def distinct_cached(pool: Any, blocks: list[Any]) -> int:
-    """Cached blocks among those returned, where a block comes twice in one call or belongs to another pool."""
-    ours = {
-        block.block_id: block
-        for block in blocks
-        if not block.is_null and block.ref_cnt == 0 and getattr(block, "pool", None) in (None, pool)
-    }
+def distinct_cached(blocks: list[Any]) -> int:
+    """Cached blocks among those returned, where a block comes twice in one call."""
+    ours = {block.block_id: block for block in blocks if not block.is_null and block.ref_cnt == 0}
     return sum(1 for block in ours.values() if block.block_hash is not None)
 
 
@@ -302,20 +305,22 @@ def report_other_pools(now_ns: int) -> None:
     if now_ns < _next_other_pools_ns:
         return
     _next_other_pools_ns = now_ns + 1_000_000_000
-    for number, (key, state) in enumerate(list(_pools.items())):
+    for key, state in list(_pools.items()):
         pool = state.ref()
         if pool is None:
             del _pools[key]
         elif state.engine is None:
             medium = "".join(c for c in str(getattr(pool, "medium", "")) if c.isalnum())
-            OTHER_POOLS.add((now_ns, number, state.num_blocks, medium, state.allocated, state.freed, state.evicted))
+            OTHER_POOLS.add(
+                (now_ns, state.number, state.num_blocks, medium, state.allocated, state.freed, state.evicted)
+            )
 
 
 def after_fork() -> None:
     """A forked child has no pools of its own yet."""
-    global _engines
+    global _engines, _pools_met
     _pools.clear()
-    _engines = 0
+    _engines = _pools_met = 0
 
 
 POOL = "vllm.v1.core.block_pool"

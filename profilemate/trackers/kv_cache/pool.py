@@ -13,8 +13,9 @@ UNKNOWN = -1
 class PoolState:
     """What happened to one pool so far. The null block is never counted. Times are monotonic nanoseconds."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, number: int) -> None:
         """Begin with the state that the pool has now. Only a weak reference to it is kept."""
+        self.number = number
         self.ref = weakref.ref(pool)
         self.num_blocks = int(pool.num_gpu_blocks)
         self.total = self.num_blocks - 1
