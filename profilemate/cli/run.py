@@ -142,7 +142,8 @@ def has_it_already(child: subprocess.Popen[bytes], arrived: signal.struct_siginf
 def report(session: Path, summary: bool) -> None:
     """Export the session in a process of its own, and say where it lies and what is in it."""
     if not any((session / names.PROCESSES_FOLDER).iterdir()):
-        say(f"nothing was recorded in {session}: no process of the command started a vLLM engine under ProfileMate")
+        shutil.rmtree(session, ignore_errors=True)
+        say("nothing was recorded: no process of the command started a vLLM engine under ProfileMate")
         say("`profilemate doctor` tells what may be in the way")
         return
     command, environment = own_command("export", "--wait", str(WAIT_FOR_PROCESSES_SECONDS), str(session))

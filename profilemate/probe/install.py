@@ -63,10 +63,18 @@ def begin(config: Any = None) -> None:
 
 
 def add_tracker(tracker: str) -> None:
-    """Load one tracker; if it cannot be loaded the others go on and process.json says so."""
+    """Load one tracker; if it cannot be loaded the others go on and process.json says so.
+
+    Beside HOOKS and `after_fork` its hooks.py may have `before_flush(now_ns)`, called at every flush, and `write_totals()`,
+    called before rows are removed for the size cap.
+    """
     try:
         for hook in tracker_hooks(tracker):
             states[hook.name] = HookState(hook)
+        module = sys.modules.get(f"profilemate.trackers.{tracker}.hooks")
+        for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
+            if hasattr(module, name):
+                calls.append(getattr(module, name))
     except Exception as error:
         THIS.warnings.append(f"tracker {tracker} is off: {type(error).__name__}: {error}")
 
@@ -109,6 +117,7 @@ def remove_all() -> None:
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
     THIS.at_flush.clear()
+    THIS.writer.before_drop.clear()
     states.clear()
     _finder = None
 

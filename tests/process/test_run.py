@@ -133,6 +133,7 @@ def test_a_command_without_an_engine_says_so(tmp_path: Path) -> None:
     done = run("--dir", str(tmp_path), *python("print(1)"), path=[])
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert "nothing was recorded" in done.stderr and "profilemate doctor" in done.stderr
+    assert list(tmp_path.glob("session_*")) == []
 
 
 def test_an_unwritable_folder_is_a_sentence(tmp_path: Path) -> None:

@@ -293,6 +293,11 @@ def before_flush(now_ns: int) -> None:
     COUNTS.report_phases(now_ns)
 
 
+def write_totals() -> None:
+    """Old rows are about to go: the cumulative replays per descriptor stay."""
+    COUNTS.write_totals()
+
+
 def after_fork() -> None:
     """A forked child starts at zero."""
     for part in (FORWARD, COUNTS, OTHER, LOG, CLOCK):
@@ -300,9 +305,6 @@ def after_fork() -> None:
     _v2_fields.clear()
     del _capturing_owner[1:]
 
-
-THIS.at_flush.append(before_flush)
-THIS.writer.before_drop.append(COUNTS.write_totals)
 
 V1 = "vllm.v1.worker.gpu_model_runner"
 V2 = "vllm.v1.worker.gpu.model_runner"
