@@ -42,7 +42,7 @@ class Forward:
         self.unpadded_tokens = self.unpadded_reqs = 0
 
     def dispatched(self, descriptor: Descriptor, tokens: int, reqs: int) -> None:
-        """VLLM chose the descriptor for the batch of this step."""
+        """The descriptor that vLLM chose for the batch of this step is known."""
         self.descriptor = descriptor
         self.unpadded_tokens, self.unpadded_reqs = tokens, reqs
         self.graphs = self.began_ns = self.ended_ns = 0
@@ -164,7 +164,7 @@ class OtherPass:
     def forget(self) -> None:
         """For a forked child."""
         self._key: tuple[str, Descriptor, str] | None = None
-        self._first: Any = None
+        self._first = 0
         self._time_ns = self._graphs = 0
 
     def piece(self, wrapper: Any, owner: str, descriptor: Descriptor, graphs: int, site: str) -> None:
@@ -173,9 +173,9 @@ class OtherPass:
             COUNTS.explain(graphs)
             return
         key = (owner, descriptor, site)
-        if key != self._key or wrapper is self._first:
+        if key != self._key or id(wrapper) == self._first:
             self.finish()
-            self._key, self._first, self._time_ns = key, wrapper, time.monotonic_ns()
+            self._key, self._first, self._time_ns = key, id(wrapper), time.monotonic_ns()
         self._graphs += graphs
 
     def finish(self) -> None:
