@@ -60,16 +60,56 @@ def pool_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
     state_of(args[0])
 
 
+class PoolCall:
+    """The `get_new_blocks` or `evict_blocks` that is running, and the blocks whose content it has dropped so far.
+
+    They are counted together when it returns: the hook on each single eviction is on vLLM's path once per block.
+    """
+
+    def __init__(self) -> None:
+        """None is running."""
+        self.forget()
+
+    def forget(self) -> None:
+        """None is running: also for a forked child."""
+        self.state: PoolState | None = None
+        self.pool_id = 0
+        self.dropped: list[Any] = []
+
+    def begin(self, pool: Any, cause: str) -> PoolState:
+        """Evictions of this pool from here on have this cause."""
+        if self.dropped:
+            self.settle()
+        state = self.state = state_of(pool)
+        self.pool_id = id(pool)
+        state.cause = cause
+        return state
+
+    def settle(self) -> None:
+        """Count what was dropped; the births are still those of the lives that ended."""
+        if self.state is not None and self.dropped:
+            count_evictions(self.state, self.dropped, time.monotonic_ns())
+            self.dropped.clear()
+
+    def end(self) -> None:
+        """The call returned."""
+        if self.state is not None:
+            self.settle()
+            self.state.cause = ""
+        self.state, self.pool_id = None, 0
+
+
+CALL = PoolCall()
+
+
 def allocation_begins(args: Any, kwargs: Any) -> PoolState:
     """Evictions from here on make room for new blocks."""
-    state = state_of(args[0])
-    state.cause = "allocation"
-    return state
+    return CALL.begin(args[0], "allocation")
 
 
 def blocks_allocated(state: PoolState, blocks: Any, args: Any, kwargs: Any) -> None:
     """`get_new_blocks` handed out blocks: their lives begin."""
-    state.cause = ""
+    CALL.end()
     if not blocks:
         return
     now = time.monotonic_ns()
@@ -89,23 +129,38 @@ EVICTED_BLOCK = Argument("block")
 
 def block_evicted(token: None, result: Any, args: Any, kwargs: Any) -> None:
     """`_maybe_evict_cached_block` dropped a block's content."""
-    state = state_of(args[0])
-    block = EVICTED_BLOCK.of(args, kwargs)
-    now = time.monotonic_ns()
-    block_id = block.block_id
-    state.evicted += 1
-    if block.ref_cnt == 0:
-        state.cached_free -= 1
-    birth = state.births[block_id]
-    if birth == UNKNOWN:
-        lifetime = idle = None
+    if id(args[0]) == CALL.pool_id:
+        CALL.dropped.append(EVICTED_BLOCK.of(args, kwargs))
     else:
-        lifetime, idle = now - birth, now - state.accesses[block_id]
-        state.lifetime_ns += lifetime
-        state.idle_ns += idle
-        state.timed_evictions += 1
-    if state.engine is not None:
-        EVICTIONS.add((now, state.engine, block_id, lifetime, idle, state.cause or "other"))
+        count_evictions(state_of(args[0]), [EVICTED_BLOCK.of(args, kwargs)], time.monotonic_ns())
+
+
+def count_evictions(state: PoolState, blocks: list[Any], now: int) -> None:
+    """Count evictions of one moment. Blocks that are being handed out were free; others tell by their references."""
+    births, accesses, engine = state.births, state.accesses, state.engine
+    cause = state.cause or "other"
+    handed_out = cause == "allocation"
+    lifetimes = idles = unknown = freed = 0
+    for block in blocks:
+        block_id = block.block_id
+        birth = births[block_id]
+        lifetime: int | None = now - birth
+        idle: int | None = now - accesses[block_id]
+        if birth == UNKNOWN:
+            lifetime = idle = None
+            unknown += 1
+        else:
+            lifetimes += now - birth
+            idles += now - accesses[block_id]
+        if handed_out or block.ref_cnt == 0:
+            freed += 1
+        if engine is not None:
+            EVICTIONS.add((now, engine, block_id, lifetime, idle, cause))
+    state.evicted += len(blocks)
+    state.timed_evictions += len(blocks) - unknown
+    state.lifetime_ns += lifetimes
+    state.idle_ns += idles
+    state.cached_free -= freed
 
 
 TOUCHED_BLOCKS = Argument("blocks")
@@ -189,14 +244,12 @@ def distinct_cached(blocks: list[Any]) -> int:
 
 def invalidation_begins(args: Any, kwargs: Any) -> PoolState:
     """`evict_blocks`: a connector found blocks to be wrong."""
-    state = state_of(args[0])
-    state.cause = "invalidation"
-    return state
+    return CALL.begin(args[0], "invalidation")
 
 
 def invalidation_ends(state: PoolState, result: Any, args: Any, kwargs: Any) -> None:
     """Later evictions have other causes."""
-    state.cause = ""
+    CALL.end()
 
 
 def prefix_cache_reset(token: None, result: Any, args: Any, kwargs: Any) -> None:
@@ -318,6 +371,7 @@ def report_other_pools(now_ns: int) -> None:
 
 def after_fork() -> None:
     """A forked child has no pools of its own yet."""
+    CALL.forget()
     global _engines, _pools_met
     _pools.clear()
     _engines = _pools_met = 0
