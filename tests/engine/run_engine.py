@@ -1,6 +1,6 @@
 """Run a real engine for a few rounds and write down what vLLM itself counted.
 
-    run_engine.py OUT.json --model FOLDER [--compilation JSON] [--llm JSON] [--rounds N] [--end raise|os_exit]
+    run_engine.py OUT.json --model FOLDER [--compilation JSON] [--llm JSON] [--rounds N] [--end normal|raise|os_exit]
 
 The oracle is vLLM's own: `compilation_counter` for captures, and the CUDAGraphStat objects that ride on each
 ModelRunnerOutput, which `--cudagraph-metrics` would log. It is read on the scheduler *instance*, past any hook on classes.
@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--llm", type=json.loads, default={})
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--requests", type=int, default=5)
-    parser.add_argument("--end", choices=("raise", "os_exit"))
+    parser.add_argument("--end", choices=("normal", "raise", "os_exit"), default="normal")
     return parser.parse_args()
 
 

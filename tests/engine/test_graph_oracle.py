@@ -174,11 +174,11 @@ def test_answers_are_those_of_a_run_without_profilemate(tmp_path: Path, tiny_mod
     assert answers[0] == answers[1]
 
 
-ENDINGS = {"raise": 1, "os_exit": 7}
+ENDINGS = {"normal": 0, "raise": 1, "os_exit": 7}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_offline_script_that_ends_badly_leaves_every_step(tmp_path: Path, tiny_model: Path, ending: str) -> None:
+def test_an_offline_script_leaves_every_step_however_it_ends(tmp_path: Path, tiny_model: Path, ending: str) -> None:
     env = environment.profiled(tmp_path / "sessions", VLLM_ENABLE_V1_MULTIPROCESSING="0")
     done = run_engine(
         tmp_path, tiny_model, Configuration({}, {}), env, "--end", ending, "--llm", '{"enforce_eager": true}'
@@ -188,3 +188,5 @@ def test_an_offline_script_that_ends_badly_leaves_every_step(tmp_path: Path, tin
     session = streams.only_session(tmp_path / "sessions")
     assert int(streams.all_rows(session, "kv_steps")[-1]["step"]) == len(oracle["steps"])
     assert len(streams.all_rows(session, "graph_dispatches")) == len(oracle["stats"])
+    streams.export(session)
+    assert streams.missing_files(session) == []

@@ -29,10 +29,6 @@ GRAPHS = json.dumps(
         "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32],
     }
 )
-README_FILES = (
-    "metadata.json", "cuda_graph_captures.csv", "cuda_graph_usage.csv", "cuda_graph_timeline.csv",
-    "kv_cache_usage.csv", "kv_cache_evictions.csv", "kv_cache_summary.txt",
-)  # fmt: skip
 METRICS = (
     "prompt_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total",
     "iteration_tokens_total_count",
@@ -63,15 +59,6 @@ def profiled_env(folder: Path, **more: str) -> dict[str, str]:
         STEP_ORACLE=str(folder / "steps"),
         **more,
     )
-
-
-def export(session: Path) -> None:
-    """`profilemate export`, which is what a user runs where nobody could."""
-    done = subprocess.run(
-        [sys.executable, "-m", "profilemate", "export", str(session)],
-        cwd=environment.ROOT, env=environment.clean(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 class Served(NamedTuple):
@@ -143,9 +130,9 @@ def test_the_start_line_is_printed_once(served: Served) -> None:
 def test_files_of_the_readme_appear_by_themselves_after_sigterm(served: Served) -> None:
     assert served.exit_code == 0
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not all((served.session / name).exists() for name in README_FILES):
+    while time.monotonic() < deadline and streams.missing_files(served.session):
         time.sleep(0.2)
-    assert [name for name in README_FILES if not (served.session / name).exists()] == []
+    assert streams.missing_files(served.session) == []
 
 
 def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, tiny_model: Path) -> None:
@@ -155,7 +142,7 @@ def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, t
         assert server.stop(signal.SIGTERM) == served.exit_code
 
 
-STOPS = {"SIGINT": signal.SIGINT, "SIGKILL": signal.SIGKILL}
+STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGKILL": signal.SIGKILL}
 
 
 @pytest.mark.parametrize("name", STOPS)
@@ -174,8 +161,8 @@ def test_stopped_under_load_every_finished_step_is_on_disk(name: str, tmp_path: 
     passes = streams.all_rows(session, "graph_dispatches", "Worker")
     busy = [tokens for tokens in finished if tokens]
     assert [int(row["unpadded_tokens"]) for row in passes][: len(busy)] == busy
-    export(session)
-    assert [file for file in README_FILES if not (session / file).exists()] == []
+    streams.export(session)
+    assert streams.missing_files(session) == []
 
 
 def load_quietly(server: servers.Server, model: Path) -> None:
@@ -205,7 +192,7 @@ def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Pat
     passes = [streams.all_rows(session, "graph_dispatches", name) for name in names[2:]]
     keys = [[(streams.descriptor(row), row["unpadded_tokens"]) for row in rows] for rows in passes]
     assert keys[0] == keys[1] != []
-    export(session)
+    streams.export(session)
     replays = {}
     for line in (session / "cuda_graph_usage.csv").read_text().splitlines()[1:]:
         cells = line.split(",")
@@ -234,7 +221,7 @@ def test_vllm_serve_under_profilemate_run_killed_by_the_kernel(tmp_path: Path, t
     finally:
         server.kill_tree()
     session = streams.only_session(tmp_path / "sessions")
-    assert [name for name in README_FILES if not (session / name).exists()] == []
+    assert streams.missing_files(session) == []
     log = (tmp_path / "log").read_text()
     assert f"[profilemate] session {session}" in log and "prefix cache hit rate" in log
 

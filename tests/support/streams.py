@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import environment
+
+README_FILES = (
+    "metadata.json", "cuda_graph_captures.csv", "cuda_graph_usage.csv", "cuda_graph_timeline.csv",
+    "kv_cache_usage.csv", "kv_cache_evictions.csv", "kv_cache_summary.txt",
+)  # fmt: skip
 DESCRIPTOR = (
     "runtime_mode", "num_tokens", "num_reqs", "uniform", "has_lora", "num_active_loras", "uniform_token_count",
     "max_query_len", "num_ubatches",
@@ -50,3 +58,22 @@ def record(process: Path) -> dict[str, Any]:
 def descriptor(row: dict[str, str]) -> tuple[str, ...]:
     """The graph's key in a row of any graph table."""
     return tuple(row[name] for name in DESCRIPTOR)
+
+
+def export(session: Path) -> None:
+    """`profilemate export`, which is what a user runs where nobody could."""
+    done = subprocess.run(
+        [sys.executable, "-m", "profilemate", "export", str(session)],
+        cwd=environment.ROOT,
+        env=environment.clean(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def missing_files(session: Path) -> list[str]:
+    """The README's files that are not there."""
+    return [name for name in README_FILES if not (session / name).exists()]
