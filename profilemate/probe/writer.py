@@ -157,7 +157,10 @@ class Writer:
         return sum(stream.kept_bytes for stream in self.streams.values())
 
     def _remove_oldest(self, now: int) -> bool:
-        """Remove one segment of the stream with most bytes, totals first. False when only current files are left."""
+        """Remove one segment of the stream with most bytes, once the totals and the gap are on disk.
+
+        False when only current files are left, or when that could not be written: then nothing is removed.
+        """
         full = [stream for stream in self.streams.values() if stream.detail and stream.segments]
         if not full:
             return False
@@ -165,13 +168,21 @@ class Writer:
         segment = stream.segments[0]
         for write_totals in self.before_drop:
             write_totals()
+        if not self._write_kept(now):
+            return False
         self.gaps.add((now, stream.table.name, segment.rows, "size_cap"))
-        for kept in self.streams.values():
-            if not kept.detail and kept.pending:
-                kept.write(self.folder, kept.take()[0])
+        if not self._write_kept(now):
+            return False
         os.unlink(segment.path)
         del stream.segments[0]
         return True
+
+    def _write_kept(self, now: int) -> bool:
+        """Write the waiting rows of the streams that never lose any; whether that went well."""
+        for stream in self.streams.values():
+            if not stream.detail and stream.pending:
+                self._write(stream, now)
+        return self.paused_until_ns <= now
 
 
 def process_share(settings: Settings, num_processes: int) -> int:

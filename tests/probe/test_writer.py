@@ -79,6 +79,32 @@ def test_over_the_cap_the_newest_rows_stay_and_totals_come_first(tmp_path: Path)
     assert last_total >= sum(range(dropped))
 
 
+def test_no_rows_are_removed_before_their_totals_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = open_writer(tmp_path, share=100_000)
+    stream, sums = writer.stream(TABLE), writer.stream(TOTALS, detail=False)
+    writer.before_drop.append(lambda: sums.add((1,)))
+
+    def full_disk(folder: str, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(sums, "write", full_disk)
+    added = 0
+    while not writer.paused_until_ns:
+        stream.add((added, "some words"))
+        added += 1
+        writer.flush()
+    assert [int(row["n"]) for row in streams.rows(tmp_path, "numbers")] == list(range(added))
+    assert not any(row["reason"] == "size_cap" for row in streams.rows(tmp_path, "gaps"))
+    monkeypatch.undo()
+    writer.paused_until_ns = 0
+    before = len(stream.segments)
+    for _ in range(8_000):
+        stream.add((0, "some words"))
+        writer.flush()
+    gaps = {(row["table"], row["reason"]) for row in streams.rows(tmp_path, "gaps")}
+    assert {("numbers", "size_cap"), ("sums", "ENOSPC")} <= gaps and before > 1
+
+
 def failing_write(monkeypatch: pytest.MonkeyPatch, failures: list[Any]) -> None:
     real = os.write
 

@@ -103,9 +103,8 @@ def wrapper_ends(entries_before: int, result: Any, args: Any, kwargs: Any) -> No
     if len(wrapper.concrete_cudagraph_entries) > entries_before:
         piece_captured(wrapper, 1, "CUDAGraphWrapper")
     else:
-        context = forward_context()
-        mode = getattr(context, "cudagraph_runtime_mode", None)
-        if mode is not None and mode == wrapper.runtime_mode and describe.mode_name(mode) != "NONE":
+        mode = getattr(forward_context(), "cudagraph_runtime_mode", None)
+        if mode is not None and mode == wrapper.runtime_mode:  # vLLM makes no wrapper whose mode is NONE
             piece_replayed(wrapper, 1, "CUDAGraphWrapper")
 
 
