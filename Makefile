@@ -2,15 +2,18 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 STAMP := $(VENV)/.profilemate-installed
 DEV_STAMP := $(VENV)/.profilemate-dev-installed
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench bench-gate clean gpu-check
 
 help:
 	@echo "make demo   install the real vLLM CPU build, serve a tiny model under ProfileMate, show what it saw"
 	@echo "make test   the whole test suite on the same build"
 	@echo "make lint   ruff and mypy"
+	@echo "make bench  what ProfileMate costs: measures it for ten minutes and writes the documents' figures"
+	@echo "make gpu-check   graph and KV oracles on this machine's GPU, if it has one (docs/gpu-check.md); no network"
 	@echo "make clean  remove the virtual environment and caches"
 
 $(BIN)/python:
@@ -35,6 +38,16 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/overhead
+
+bench-gate: $(STAMP)
+	$(BIN)/python benchmarks/overhead --quick --gate
+
+# Exit code 3 means that there is no GPU. Nothing is installed: the Python that has PyTorch and vLLM is taken as it is.
+gpu-check:
+	@$(GPU_PYTHON) benchmarks/gpu_check $(GPU_CHECK_OPTIONS) || test $$? -eq 3
 
 clean:
 	rm -rf $(VENV) demo/.cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

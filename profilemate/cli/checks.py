@@ -25,6 +25,9 @@ from profilemate.trackers import TRACKERS
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 START_TIMEOUT_SECONDS = 60
 IMPORT_TIMEOUT_SECONDS = 300
+TRIAL_BYTES = 1 << 12
+DECISIVE_OPTIONS = {"no_site": "-S", "isolated": "-I", "ignore_environment": "-E"}
+SWITCHES = ("PROFILEMATE_ENABLE", "VLLM_ENABLE_PROFILING")
 RAY_HANDS_VARIABLES_ON = (0, 18)
 """First vLLM whose Ray executor copies variables that vLLM itself does not know."""
 
@@ -96,12 +99,17 @@ def settings_are_good(environ: Mapping[str, str]) -> list[Check]:
     ]
 
 
-def ask_child(code: str, environ: Mapping[str, str]) -> dict[str, object] | None:
+def own_options() -> list[str]:
+    """The options of this Python that decide whether a sitecustomize runs: doctor is asked as the server is started."""
+    return [option for flag, option in DECISIVE_OPTIONS.items() if getattr(sys.flags, flag)]
+
+
+def ask_child(code: str, environ: Mapping[str, str], *options: str) -> dict[str, object] | None:
     """What a fresh interpreter with this environment says; None if it does not answer."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(
-                [sys.executable, "-c", code],
+                [sys.executable, *options, "-c", code],
                 env=dict(environ),
                 cwd=folder,
                 capture_output=True,
@@ -115,7 +123,8 @@ def ask_child(code: str, environ: Mapping[str, str]) -> dict[str, object] | None
 
 def our_sitecustomize_runs(environ: Mapping[str, str]) -> list[Check]:
     """Whether a Python started from here starts ProfileMate, by sitecustomize or by the installed plugin."""
-    answer = ask_child(ASK_CHILD, environ)
+    unswitched = {name: value for name, value in environ.items() if name not in SWITCHES}
+    answer = ask_child(ASK_CHILD, unswitched, *own_options())
     if answer is None:
         return [Check("start", FAILURE, f"{sys.executable} does not start here", "check the Python installation")]
     if answer["armed"]:
@@ -139,7 +148,14 @@ def _why_not_started(answer: Mapping[str, object], environ: Mapping[str, str]) -
     folder = injection_folder()
     remedy = f'export PYTHONPATH="{folder}:$PYTHONPATH", or start the server by `profilemate run -- ...`'
     if answer["no_site"]:
-        return Check("start", FAILURE, "this Python runs without `site` (-S), so no sitecustomize runs", remedy)
+        return Check("start", FAILURE, "this Python runs with -S, so no sitecustomize runs", "start it without -S")
+    if own_options():
+        text = f"this Python runs with {own_options()[0]}, which makes it ignore PYTHONPATH"
+        return Check(
+            "start", FAILURE, text, f"start it without, or pip install {PACKAGE.parent} and PROFILEMATE_ENABLE=1"
+        )
+    if plugin_entry():
+        remedy += _plugin_remedy(environ)
     entries = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     naming = [entry for entry in entries if os.path.realpath(entry) == str(folder)]
     if not naming:
@@ -152,6 +168,13 @@ def _why_not_started(answer: Mapping[str, object], environ: Mapping[str, str]) -
     if answer["file"]:
         return Check("start", FAILURE, f"another sitecustomize runs first: {answer['file']}", remedy)
     return Check("start", FAILURE, "no sitecustomize runs in a new Python", remedy)
+
+
+def _plugin_remedy(environ: Mapping[str, str]) -> str:
+    """What keeps the installed plugin from starting, as a further remedy."""
+    asked = "" if plugin_is_asked_for(environ) else " PROFILEMATE_ENABLE=1"
+    named = f" profilemate in VLLM_PLUGINS={environ['VLLM_PLUGINS']}" if left_out_by_filter(environ) else ""
+    return f"; the installed plugin lacks{' and'.join(filter(None, (asked, named)))}"
 
 
 def vllm_command_reaches_us(environ: Mapping[str, str]) -> list[Check]:
@@ -180,9 +203,13 @@ def plugin_entry() -> bool:
 
 def plugin_starts(environ: Mapping[str, str]) -> bool:
     """Whether the installed plugin would start: asked for, and not left out by VLLM_PLUGINS."""
+    return plugin_is_asked_for(environ) and plugin_entry() and not left_out_by_filter(environ)
+
+
+def plugin_is_asked_for(environ: Mapping[str, str]) -> bool:
+    """Whether a switch is on: the installed plugin starts only then."""
     value = environ.get("PROFILEMATE_ENABLE") or environ.get("VLLM_ENABLE_PROFILING") or ""
-    asked = value.strip().lower() in ("1", "true", "on", "yes")
-    return asked and plugin_entry() and not left_out_by_filter(environ)
+    return value.strip().lower() in ("1", "true", "on", "yes")
 
 
 def left_out_by_filter(environ: Mapping[str, str]) -> bool:
@@ -207,7 +234,8 @@ def folder_can_be_written(environ: Mapping[str, str]) -> list[Check]:
     settings = load(environ, profiling_config())
     try:
         folder = folders.usable_directory(settings.directory)
-        tempfile.TemporaryDirectory(dir=folder, prefix="doctor_").cleanup()
+        with tempfile.TemporaryDirectory(dir=folder, prefix="doctor_") as trial:
+            (Path(trial) / "rows").write_bytes(bytes(TRIAL_BYTES))
     except OSError as error:
         return [Check("folder", FAILURE, str(error), "set PROFILEMATE_DIR to a folder of your own")]
     found = os.statvfs(folder)
@@ -215,7 +243,7 @@ def folder_can_be_written(environ: Mapping[str, str]) -> list[Check]:
     room = f"{free / (1 << 30):.1f} GiB free"
     if folder != settings.directory:
         room += f" ({settings.directory} belongs to another user)"
-    if free < settings.disk_floor_bytes:
+    if free < folders.caps_of(folder, settings).disk_floor_bytes:
         return [
             Check("folder", FAILURE, f"{folder} has {room}, less than is left alone", "free space, or PROFILEMATE_DIR")
         ]

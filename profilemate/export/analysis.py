@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from profilemate.session.health import Health, read_health
+from profilemate.session.own_cost import ProcessCost, read_own_cost
 from profilemate.session.session import Session
 from profilemate.session.views import EngineSpan
 from profilemate.trackers.cuda_graphs import analyze as cuda_graphs
@@ -20,11 +21,18 @@ class Analysis:
     graphs: cuda_graphs.GraphSummary
     kv: kv_cache.KvSummary
     spans: tuple[EngineSpan, ...]
+    own_cost: tuple[ProcessCost, ...]
 
 
 def analyze(session: Session) -> Analysis:
     """Run every tracker's analysis."""
     spans = kv_cache.spans_of(session)
+    health = read_health(session)
     return Analysis(
-        session, read_health(session), cuda_graphs.analyze(session), kv_cache.analyze(session, spans), spans
+        session,
+        health,
+        cuda_graphs.analyze(session),
+        kv_cache.analyze(session, spans),
+        spans,
+        read_own_cost(session, health),
     )

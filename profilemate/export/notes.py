@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from profilemate.export.analysis import Analysis
 from profilemate.session.health import SIZE_CAP
+from profilemate.session.records import ProcessInfo
 from profilemate.trackers.kv_cache.events import STEPS
 
 TRACKER_TITLES = {"cuda_graphs": "CUDA graph tracking", "kv_cache": "KV cache tracking"}
@@ -66,9 +67,21 @@ def engine_config(analysis: Analysis) -> Mapping[str, object]:
     return next((process.engine_config for process in processes if process.engine_config), {})
 
 
+def warning_notes(processes: Sequence[ProcessInfo]) -> list[str]:
+    """Each warning once, with the roles of the processes that gave it; without them where all of several did."""
+    roles: dict[str, list[str]] = {}
+    for process in processes:
+        for warning in dict.fromkeys(process.warnings):
+            roles.setdefault(warning, []).append(process.role)
+    return [
+        warning if 1 < len(given) == len(processes) else f"{', '.join(dict.fromkeys(given))}: {warning}"
+        for warning, given in roles.items()
+    ]
+
+
 def completeness_notes(analysis: Analysis, timeline: Counter[str]) -> list[str]:
     """What is missing or estimated, one sentence each."""
-    notes = [f"{process.role}: {warning}" for process in analysis.session.processes for warning in process.warnings]
+    notes = warning_notes(analysis.session.processes)
     capped = sorted({row.table for row in analysis.health.lost if row.reason == SIZE_CAP})
     if capped:
         notes.append(f"the size cap removed the oldest rows of {', '.join(capped)}; totals are exact over the session")

@@ -83,6 +83,13 @@ def is_current(session: Session) -> bool:
     return stored.get("streams_fingerprint") == _fingerprint(session)
 
 
+def make_current(session: Session) -> bool:
+    """Write the files anew where they are older than the streams. Raises OSError where that cannot be done."""
+    if not is_current(session):
+        write(session)
+    return True
+
+
 def current_metadata(session: Session) -> dict[str, Any]:
     """metadata.json's content as of now: the files are made anew if they are older than the streams.
 
@@ -113,6 +120,6 @@ def tidy(session: Session) -> None:
     directory = retention.recorded_in(session)
     if directory is not None:
         try:
-            retention.enforce(directory, retention.cap_of(session), is_current)
-        except OSError:
+            retention.enforce(directory, retention.cap_of(session), make_current)
+        except (OSError, ValueError):
             return

@@ -7,6 +7,7 @@ from typing import Any
 
 from profilemate.export.analysis import Analysis
 from profilemate.session.health import Health, HookHealth
+from profilemate.session.own_cost import ProcessCost
 from profilemate.trackers.cuda_graphs.analyze import GraphSummary, GraphUsage
 from profilemate.trackers.kv_cache.analyze import KvSummary
 
@@ -21,6 +22,7 @@ def summary_record(analysis: Analysis) -> Record:
         "cuda_graphs": graph_record(analysis.graphs),
         "kv_cache": kv_record(analysis.kv),
         "health": health_record(analysis.health),
+        "own_cost": [own_cost_record(cost) for cost in analysis.own_cost],
     }
 
 
@@ -120,7 +122,29 @@ def _hook_record(hook: HookHealth) -> Record:
     return {"name": hook.name, "state": hook.state, "reason": hook.reason}
 
 
-def _seconds(nanoseconds: int | None) -> float | None:
+def own_cost_record(cost: ProcessCost) -> Record:
+    """Time in our own code in one process, estimated from `timed_calls` of each hook's calls."""
+    return {
+        "process": cost.process,
+        "role": cost.role,
+        "seconds": _seconds(cost.spent_ns),
+        "run_seconds": _seconds(cost.run_ns),
+        "share": _rounded(cost.share),
+        "steps": cost.steps,
+        "microseconds_per_step": None if cost.step_ns is None else round(cost.step_ns / 1e3, 3),
+        "hooks": [
+            {
+                "name": hook.hook,
+                "calls": hook.calls,
+                "timed_calls": hook.timed_calls,
+                "seconds": _seconds(hook.spent_ns),
+            }
+            for hook in cost.hooks
+        ],
+    }
+
+
+def _seconds(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else round(nanoseconds / 1e9, 6)
 
 

@@ -1,22 +1,31 @@
-"""Keeps a folder of sessions under its cap: the oldest ended sessions lose their detail, never their exported files."""
+"""Keeps a folder of sessions under its cap: the oldest ended sessions lose their detail, never their totals.
+
+The oldest session first loses the rows of its processes, and where that is not enough the exported files that have a row
+for each event; then it is the next one's turn. The newest session keeps those files.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from profilemate.export.atomic import replacing
-from profilemate.session.alive import living
+from profilemate.schema import names
+from profilemate.session.alive import has_ended
 from profilemate.session.errors import SessionError
 from profilemate.session.find import sessions_in
+from profilemate.session.records import read_json
 from profilemate.session.session import Session, process_folders
 
 DEFAULT_CAP_BYTES = 10 << 30
 TRIMMED_FILE = "detail_removed.json"
+EVENT_FILES = ("cuda_graph_timeline.csv", "kv_cache_usage.csv", "kv_cache_evictions.csv")
 _DETAIL = re.compile(r"(?:graph|kv)_\w+(?:\.\d{1,9})?\.csv")
 
 
@@ -51,37 +60,94 @@ def _same_folder(directory: str, parent: Path) -> bool:
     return parent in known
 
 
-def enforce(directory: Path, cap_bytes: int, is_current: Callable[[Session], bool]) -> list[Path]:
-    """Remove detail of the oldest ended sessions whose files are current until the folder is under its cap.
+def enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], bool]) -> list[Path]:
+    """Remove detail of the oldest ended sessions until the folder is under its cap; returns those that lost some.
 
-    Returns the sessions that lost theirs. One that runs, or whose files are older than its streams, is left alone.
+    `make_current` brings a session's files up to date, since nothing can be made from what is left; where it is false, and
+    where the session runs, the session is left alone. Two that tidy up at the same time do not wait: the second does nothing.
     """
+    with _alone(directory) as alone:
+        return _enforce(directory, cap_bytes, make_current) if alone and cap_bytes else []
+
+
+def _enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], bool]) -> list[Path]:
     sessions = sessions_in(directory)
     used = sum(_folder_bytes(path) for path in sessions)
     trimmed: list[Path] = []
     for path in sessions:
-        if not cap_bytes or used <= cap_bytes:
+        if used <= cap_bytes:
             break
-        if not is_trimmed(path) and _may_go(path, is_current):
-            used -= remove_detail(path)
+        others = used - _folder_bytes(path)
+        if not is_trimmed(path) and _may_go(path, make_current) and _done(remove_detail, path):
             trimmed.append(path)
+        used = others + _folder_bytes(path)
+        keeps_events = path == sessions[-1] or not is_trimmed(path) or not event_files(path)
+        if used > cap_bytes and not keeps_events and _done(remove_events, path):
+            trimmed += [] if path in trimmed else [path]
+            used = others + _folder_bytes(path)
     return trimmed
 
 
-def _may_go(path: Path, is_current: Callable[[Session], bool]) -> bool:
+def event_files(path: Path) -> list[str]:
+    """The exported files with a row for each event that are still there."""
+    return [name for name in EVENT_FILES if (path / name).exists()]
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[bool]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks
+            pass
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _may_go(path: Path, make_current: Callable[[Session], bool]) -> bool:
     try:
         session = Session(path)
-        return bool(session.processes) and not living(session) and is_current(session)
+        return bool(session.processes) and has_ended(session) and make_current(session)
     except (SessionError, OSError):
         return False
+
+
+def _done(change: Callable[[Path], object], path: Path) -> bool:
+    """Whether it could be done; where it could not, the next session may have what can be removed."""
+    try:
+        change(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def remove_events(path: Path) -> None:
+    """Remove the exported files with a row for each event, and say so in metadata.json."""
+    gone = event_files(path)
+    record = read_json(path / names.METADATA_FILE)
+    notes = record.setdefault("notes", [])
+    notes.append(f"{', '.join(gone)} were removed to keep the folder under its cap; totals are exact over the session")
+    with replacing(path / names.METADATA_FILE) as text:
+        json.dump(record, text, indent=1)
+        text.write("\n")
+    for name in gone:
+        (path / name).unlink(missing_ok=True)
 
 
 def remove_detail(path: Path) -> int:
     """Remove the rows of the trackers in every process folder; returns the bytes that became free."""
     found = [file for folder in process_folders(path) for file in _detail_files(folder)]
     sizes = {file: file.lstat().st_size for file in found}
-    with replacing(path / TRIMMED_FILE) as text:
-        json.dump({"reason": "folder cap", "bytes": sum(sizes.values()), "files": len(sizes)}, text)
+    try:
+        with replacing(path / TRIMMED_FILE) as text:
+            json.dump({"reason": "folder cap", "bytes": sum(sizes.values()), "files": len(sizes)}, text)
+    except OSError:  # on a full disk there is still room for a name
+        (path / TRIMMED_FILE).touch()
     for file in found:
         file.unlink(missing_ok=True)
     return sum(sizes.values())

@@ -8,6 +8,7 @@ from profilemate.session.records import items_of, table_of, text
 
 NAMED = 6
 WIDEST_NAME = 46
+COSTLIEST = 3
 
 
 def _count(value: Any) -> str:
@@ -45,6 +46,9 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
         "",
         "Health of the recording",
         *indented(health_lines(record)),
+        "",
+        "Time in ProfileMate's own code, estimated from the calls that were timed",
+        *indented(own_cost_lines(summary)),
     ]
 
 
@@ -181,6 +185,33 @@ def health_lines(record: dict[str, Any]) -> list[str]:
         lines.append(f"in place but never called: {_names(never)}")
     for key in ("findings", "notes", "faults"):
         lines += [text(sentence) for sentence in items_of(record.get(key))]
+    return lines
+
+
+def own_cost_lines(summary: dict[str, Any]) -> list[str]:
+    """Per process: the whole, its share of the run, per engine step, and the hooks that took most."""
+    costs = [table_of(cost) for cost in items_of(summary.get("own_cost"))]
+    return [line for cost in costs for line in _process_cost_lines(cost)] or ["not known: no process told its calls"]
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * share:.3g} %" if isinstance(share, (int, float)) else "unknown"
+
+
+def _process_cost_lines(cost: dict[str, Any]) -> list[str]:
+    step = cost.get("microseconds_per_step")
+    per_step = f", {step:.1f} us per engine step" if isinstance(step, (int, float)) else ""
+    hooks = [table_of(hook) for hook in items_of(cost.get("hooks"))]
+    lines = [
+        f"{text(cost.get('role'))}: {_seconds(cost.get('seconds'))} in {_seconds(cost.get('run_seconds'))} "
+        f"({_percent(cost.get('share'))}){per_step}"
+    ]
+    if per_step:
+        lines += [
+            f"  {_seconds(hook.get('seconds')):>9}  {text(hook.get('name'))}: {_count(hook.get('calls'))} calls, "
+            f"{_count(hook.get('timed_calls'))} timed"
+            for hook in hooks[:COSTLIEST]
+        ]
     return lines
 
 

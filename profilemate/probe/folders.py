@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
+import resource
 import socket
 import stat
 import time
 from typing import Any
 
 from profilemate import __version__
-from profilemate.probe.settings import DEFAULT_DIRECTORY, Settings
+from profilemate.probe.settings import DEFAULT_DIRECTORY, Settings, quarter
 from profilemate.schema import names
 
 SESSIONS_LOOKED_AT = 100
@@ -27,6 +30,14 @@ def boot_id() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
+    except OSError:
+        return ""
+
+
+def pid_namespace() -> str:
+    """Names the container whose process ids these are: those of another say nothing here."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -84,10 +95,31 @@ def create_session(directory: str, settings: Settings) -> str:
             os.mkdir(path, 0o700)
         except FileExistsError:
             continue
-        write_json(os.path.join(path, names.SESSION_FILE), session_record(path, settings))
-        os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
+        try:
+            write_json(os.path.join(path, names.SESSION_FILE), session_record(path, caps_of(path, settings)))
+            os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
+        except OSError:  # a session without a record would only be in the way of the next command
+            for remove, name in ((os.unlink, names.SESSION_FILE), (os.rmdir, names.PROCESSES_FOLDER), (os.rmdir, "")):
+                with contextlib.suppress(OSError):
+                    remove(os.path.join(path, name))
+            raise
         return path
     raise FolderRefusedError(f"{directory} holds 1,000 sessions of this second")
+
+
+def has_company(session: str) -> bool:
+    """Whether its folder holds another session."""
+    name = os.path.basename(session)
+    try:
+        found = os.listdir(os.path.dirname(session))
+    except OSError:
+        return False
+    return any(other.startswith(names.SESSION_PREFIX) and other != name for other in found)
+
+
+def caps_of(path: str, settings: Settings) -> Settings:
+    """The settings with the caps that hold where `path` is: a quarter in memory, which serving needs more."""
+    return quarter(settings) if mount_type(path) in MEMORY_BACKED else settings
 
 
 def join_session(path: str, settings: Settings) -> None:
@@ -101,7 +133,7 @@ def join_session(path: str, settings: Settings) -> None:
             os.mkdir(folder, 0o700)
     record = os.path.join(path, names.SESSION_FILE)
     if not os.path.exists(record):
-        write_json(record, session_record(path, settings))
+        write_json(record, session_record(path, caps_of(path, settings)))
 
 
 def session_of_process(directory: str, pid: int) -> str:
@@ -143,6 +175,7 @@ def session_record(path: str, settings: Settings) -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "start_time": process_start_time(os.getpid()),
+        "pid_namespace": pid_namespace(),
         "profilemate_version": __version__,
         "settings": settings._asdict(),
     }
@@ -163,6 +196,36 @@ def create_process_folder(session: str, role: str) -> str:
     raise FolderRefusedError(f"{stem} exists 99 times")
 
 
+HIGHEST_PLACE = 4096
+
+
+def open_new(path: str) -> int:
+    """Open a file that is not there yet, to be appended to. Raises OSError.
+
+    The descriptor is far from those that the system gives next: who closes descriptors that are not theirs may close
+    this one, but a file of the server's is then not found under its number. Never a standard one either: in a server
+    with a closed stderr that would be the next free number, and what C code prints would end in our rows.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        return _moved(descriptor)
+    except OSError:  # none left; a file that is there would be in the way of the next attempt
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _moved(descriptor: int) -> int:
+    soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    place = HIGHEST_PLACE if soft_limit == resource.RLIM_INFINITY else min(HIGHEST_PLACE, soft_limit // 2)
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, place)
+    except OSError:  # no room up there
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
 def write_json(path: str, record: dict[str, Any]) -> None:
     """Replace a JSON file in one step, so that a reader sees the old one or the new one. Raises OSError."""
     temporary = f"{path}.{os.getpid()}.new"
@@ -180,21 +243,31 @@ def write_json(path: str, record: dict[str, Any]) -> None:
 
 
 MEMORY_BACKED = {"tmpfs", "ramfs"}
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "fuse.sshfs"}
+NETWORK = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "wekafs",
+    "orangefs", "virtiofs", "vboxsf",
+    *(f"fuse.{name}" for name in (
+        "sshfs", "s3fs", "mount-s3", "mountpoint-s3", "gcsfuse", "blobfuse", "blobfuse2", "goofys", "rclone", "juicefs",
+        "glusterfs", "ceph", "ceph-fuse", "alluxio-fuse", "grpcfuse",
+    )),
+}  # fmt: skip
+
+MOUNTS = "/proc/self/mountinfo"
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 def mount_type(path: str) -> str:
-    """File-system type of the mount that holds `path`, as /proc/self/mountinfo names it; empty where unknown."""
-    path = os.path.realpath(path)
-    best, kind = "", ""
+    """File-system type of the mount that holds `path`, as the kernel names it; empty where unknown."""
+    wanted = os.fsencode(os.path.realpath(path))
+    best, kind = b"", b""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        with open(MOUNTS, "rb") as file:
             for line in file:
-                before, _, after = line.partition(" - ")
-                point = before.split()[4].replace("\\040", " ")
-                inside = path == point or path.startswith(point.rstrip("/") + "/")
+                before, _, after = line.partition(b" - ")
+                point = _ESCAPE.sub(lambda escaped: bytes([int(escaped[1], 8)]), before.split()[4])
+                inside = wanted == point or wanted.startswith(point.rstrip(b"/") + b"/")
                 if inside and len(point) >= len(best):
                     best, kind = point, after.split()[0]
     except (OSError, IndexError):
         return ""
-    return kind
+    return kind.decode(errors="replace")

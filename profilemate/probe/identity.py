@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from profilemate.probe import install, phase
-from profilemate.probe.hook import Argument, Hook, ahead, around, following, scope
+from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SCOPE, SELF, Hook
 from profilemate.probe.process import THIS, multiprocessing_parent
 from profilemate.schema import names
 
@@ -74,10 +74,10 @@ def plain(value: Any) -> Any:
 # -- front end ----------------------------------------------------------------------------------------------------------
 
 
-def engine_arguments_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def engine_arguments_made(result: None, arguments: Any) -> None:
     """Engine arguments were built: only a process that launches an engine does that, or its front-end child."""
     THIS.join_or_begin_session(launches=True)
-    pass_session_to_ray(args[0])
+    pass_session_to_ray(arguments)
 
 
 def pass_session_to_ray(config: Any) -> None:
@@ -91,45 +91,39 @@ def pass_session_to_ray(config: Any) -> None:
     os.environ[name] = ",".join([*before, *(key for key in ours if key not in before)])
 
 
-def engine_config_wanted(args: Any, kwargs: Any) -> None:
+def engine_config_wanted() -> None:
     """Engine arguments become a configuration: also seen where a plugin was loaded while they were being built."""
     THIS.join_or_begin_session(launches=True)
 
 
-def engine_config_made(token: None, config: Any, args: Any, kwargs: Any) -> None:
+def engine_config_made(token: None, config: Any) -> None:
     """What vLLM itself chose is known now, before any process of the engine starts: its executor, and how many they are."""
     os.environ[names.ENV_PROCESSES] = str(processes_of(config))
     pass_session_to_ray(getattr(config, "parallel_config", None))
 
 
-def offline_front_end(args: Any, kwargs: Any) -> None:
+def offline_front_end() -> None:
     """`LLM(...)` in a script."""
     THIS.take_role("LLM", launches=True)
 
 
-CLIENT_INDEX = Argument("client_index")
-CLIENT_COUNT = Argument("client_count")
-
-
-def api_server(args: Any, kwargs: Any) -> None:
+def api_server(client_index: int, client_count: int | None) -> None:
     """AsyncLLM: the front end of a server, numbered where there are several."""
-    several = (CLIENT_COUNT.of(args, kwargs) or 1) > 1
-    THIS.take_role("APIServer", f"APIServer_{CLIENT_INDEX.of(args, kwargs)}" if several else "", launches=True)
+    several = (client_count or 1) > 1
+    THIS.take_role("APIServer", f"APIServer_{client_index}" if several else "", launches=True)
 
 
 # -- engine core --------------------------------------------------------------------------------------------------------
 
-CORE_CONFIG = Argument("vllm_config")
 
-
-def engine_core_begins(args: Any, kwargs: Any) -> None:
+def engine_core_begins(vllm_config: Any) -> None:
     """EngineCore's constructor: know the role before the first row is made."""
-    note_engine_core(CORE_CONFIG.of(args, kwargs))
+    note_engine_core(vllm_config)
 
 
-def scheduler_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def scheduler_made(result: None, scheduler: Any) -> None:
     """A scheduler: the role where EngineCore's constructor ran before us (as a plugin loaded in it), or a script's own."""
-    note_engine_core(getattr(args[0], "vllm_config", None))
+    note_engine_core(getattr(scheduler, "vllm_config", None))
 
 
 def note_engine_core(config: Any) -> None:
@@ -161,9 +155,9 @@ def parent_title() -> str:
     return str(getattr(multiprocessing_parent(), "name", ""))
 
 
-def engine_core_ready(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def engine_core_ready(token: None, vllm_config: Any) -> None:
     """The KV cache has its size now."""
-    note_engine_config(CORE_CONFIG.of(args, kwargs))
+    note_engine_config(vllm_config)
     THIS.dirty = True
     THIS.flush()
 
@@ -173,9 +167,9 @@ def engine_core_ready(token: None, result: Any, args: Any, kwargs: Any) -> None:
 GROUPS = {"dp": "get_dp_group", "pp": "get_pp_group", "tp": "get_tp_group", "ep": "get_ep_group"}
 
 
-def worker_has_device(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def worker_has_device(result: Any, wrapper: Any) -> None:
     """The worker's process groups exist now: take its ranks, name it as vLLM does, and hook torch."""
-    worker = getattr(args[0], "worker", None) or args[0]
+    worker = getattr(wrapper, "worker", None) or wrapper
     ranks, sizes = group_ranks()
     config = getattr(worker, "vllm_config", None)
     data_parallel = read(config, "parallel_config.data_parallel_index")
@@ -215,15 +209,15 @@ def group_ranks() -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _phase_hook(name: str, module: str, target: str, phase_name: str) -> Hook:
-    def enter(args: Any, kwargs: Any) -> int:
+    def enter() -> int:
         return phase.enter(phase_name)
 
-    def leave(depth: int, result: Any, args: Any, kwargs: Any) -> None:
+    def leave(depth: int) -> None:
         phase.leave(depth)
         if depth == 0:
             THIS.flush()
 
-    return Hook(name, "probe", module, target, scope, enter, leave, optional=True)
+    return Hook(name, "probe", module, target, SCOPE, enter, leave, optional=True)
 
 
 V1_RUNNER = "vllm.v1.worker.gpu_model_runner"
@@ -253,16 +247,17 @@ HOOKS = (
         "probe",
         "vllm.engine.arg_utils",
         "EngineArgs.__post_init__",
-        following,
+        FOLLOWING,
         None,
         engine_arguments_made,
+        (SELF,),
     ),
     Hook(
         "engine_args.config",
         "probe",
         "vllm.engine.arg_utils",
         "EngineArgs.create_engine_config",
-        around,
+        AROUND,
         engine_config_wanted,
         engine_config_made,
         optional=True,
@@ -272,20 +267,20 @@ HOOKS = (
         "probe",
         "vllm.v1.engine.llm_engine",
         "LLMEngine.__init__",
-        ahead,
+        AHEAD,
         offline_front_end,
         optional=True,
     ),
-    Hook("llm", "probe", "vllm.entrypoints.llm", "LLM.__init__", ahead, offline_front_end, optional=True),
+    Hook("llm", "probe", "vllm.entrypoints.llm", "LLM.__init__", AHEAD, offline_front_end, optional=True),
     Hook(
         "async_llm",
         "probe",
         "vllm.v1.engine.async_llm",
         "AsyncLLM.__init__",
-        ahead,
+        AHEAD,
         api_server,
         None,
-        (CLIENT_INDEX, CLIENT_COUNT),
+        ("client_index", "client_count"),
         optional=True,
     ),
     Hook(
@@ -293,28 +288,30 @@ HOOKS = (
         "probe",
         "vllm.v1.engine.core",
         "EngineCore.__init__",
-        scope,
+        SCOPE,
         engine_core_begins,
         engine_core_ready,
-        (CORE_CONFIG,),
+        ("vllm_config",),
     ),
     Hook(
         "scheduler.begin",
         "probe",
         "vllm.v1.core.sched.scheduler",
         "Scheduler.__init__",
-        following,
+        FOLLOWING,
         None,
         scheduler_made,
+        (SELF,),
     ),
     Hook(
         "worker.device",
         "probe",
         "vllm.v1.worker.worker_base",
         "WorkerWrapperBase.init_device",
-        following,
+        FOLLOWING,
         None,
         worker_has_device,
+        (SELF,),
     ),
     *(_phase_hook(*row) for row in PHASES),
 )

@@ -8,7 +8,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-from profilemate.probe import phase
+from profilemate.probe import cost, phase
 from profilemate.probe.finder import TargetFinder
 from profilemate.probe.hook import Hook, HookState, put_in, take_out
 from profilemate.probe.process import THIS, tell
@@ -23,6 +23,7 @@ some 1,600 of them for each hook."""
 LONGEST_HEALTH_PAUSE_NS = 60_000_000_000
 
 states: dict[str, HookState] = {}
+sampler = cost.Sampler()
 _finder: TargetFinder | None = None
 _began_ns = 0
 _next_health_ns = 0
@@ -49,8 +50,9 @@ def begin(config: Any = None) -> None:
     for tracker in THIS.settings.trackers:
         add_tracker(tracker)
     _began_ns = time.monotonic_ns()
+    THIS.cost_bias = cost.calibrate()
     THIS.hook_records = hook_records
-    THIS.at_flush.append(report_health)
+    THIS.at_flush.append(at_flush)
     THIS.writer.stream(HEALTH, detail=False)
     os.register_at_fork(after_in_child=after_fork)
     early = {state.hook.module for state in states.values() if not state.hook.late}
@@ -119,6 +121,7 @@ def remove_all() -> None:
     THIS.at_flush.clear()
     THIS.writer.before_drop.clear()
     states.clear()
+    sampler.forget()
     _finder = None
 
 
@@ -147,20 +150,27 @@ def hook_records() -> list[dict[str, str]]:
     return records
 
 
+def at_flush(now_ns: int) -> None:
+    """Decide whether the next calls are timed, and report what was counted if it is time."""
+    if THIS.intervals_left <= 0:
+        THIS.intervals_left = sampler.turn(states.values(), THIS.cost_bias)
+    if now_ns >= _next_health_ns:
+        report_health(now_ns)
+
+
 def report_health(now_ns: int) -> None:
-    """Queue a health row for every hook that was called since the last one, if it is time."""
+    """Queue a health row for every hook that was called since the last one."""
     global _next_health_ns
-    if now_ns < _next_health_ns:
-        return
     pause = max(1_000_000_000, min(LONGEST_HEALTH_PAUSE_NS, (now_ns - _began_ns) // HEALTH_GROWTH))
     _next_health_ns = now_ns + pause
     add = THIS.writer.streams[HEALTH.name].add
     for state in states.values():
-        if state.calls != state.reported_calls or state.failures != state.reported_failures:
-            if state.failures != state.reported_failures:
+        counts = state.counts
+        if counts != state.reported:
+            if counts[1] != state.reported[1]:
                 THIS.dirty = True
-            state.reported_calls, state.reported_failures = state.calls, state.failures
-            add((now_ns, state.hook.name, state.state, state.calls, state.failures))
+            state.reported = counts
+            add((now_ns, state.hook.name, state.state, *counts, *state.sample.counts(counts[0], THIS.cost_bias)))
 
 
 def after_fork() -> None:
@@ -169,6 +179,7 @@ def after_fork() -> None:
     try:
         _next_health_ns = 0
         phase.forget()
+        sampler.forget()
         THIS.after_fork()
         for state in states.values():
             state.forget_calls()

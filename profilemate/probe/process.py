@@ -16,13 +16,16 @@ from typing import Any
 
 from profilemate import __version__
 from profilemate.probe import folders
+from profilemate.probe.cost import Bias
 from profilemate.probe.settings import Settings
+from profilemate.probe.stream import Stream
 from profilemate.probe.writer import Writer, process_share, quarter
 from profilemate.schema import names
 
 HookRecords = Callable[[], "list[dict[str, str]]"]
 DEFAULT_PROCESSES = 8
 SAVE_AGAIN_NS = 10_000_000_000
+FULL_FLUSH_NS = 1_000_000_000
 
 
 class Process:
@@ -35,6 +38,8 @@ class Process:
         self.session = ""
         self.off = False
         self.hook_records: HookRecords = list
+        self.cost_bias = Bias()
+        self.began_ns = time.monotonic_ns()
         self.at_flush: list[Callable[[int], None]] = []
         self.warnings: list[str] = []
         self.forget_identity()
@@ -49,6 +54,8 @@ class Process:
         self.num_processes = DEFAULT_PROCESSES
         self.folder = ""
         self.dirty = False
+        self.intervals_left = 0
+        self._full_flush_ns = 0
         self._next_save_ns = 0
         self._told_trouble = ""
 
@@ -196,6 +203,7 @@ class Process:
             "settings": self.settings._asdict(),
             "warnings": [*self.settings.warnings, *self.warnings, *self._dropping()],
             "engine_config": self.engine_config,
+            "cost": {"began_ns": self.began_ns, **self.cost_bias._asdict()},
             "hooks": self.hook_records(),
         }
 
@@ -204,18 +212,30 @@ class Process:
 
     # -- end of a step ---------------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Bring everything recorded so far to the kernel. Call it at the end of an engine step or an execute call."""
+    def flush_step(self, streams: tuple[Stream, ...], now: int) -> None:
+        """Bring the rows of an engine step in these streams to the kernel.
+
+        Everything else is looked at once a second: a step is at its end many times in one.
+        """
+        self.intervals_left -= 1
+        if now >= self._full_flush_ns or self.intervals_left <= 0 or self.dirty or not self.folder:
+            self.flush(now)
+        else:
+            self.writer.flush_streams(streams, now)
+
+    def flush(self, now: int = 0) -> None:
+        """Bring everything recorded so far to the kernel. Call it where no engine step will end soon."""
         if not self.folder:
             if not self.off:
                 self._open_late()
             if self.off:
                 self.writer.drop_pending()
                 return
-        now = time.monotonic_ns()
+        now = now or time.monotonic_ns()
+        self._full_flush_ns = now + FULL_FLUSH_NS
         for prepare in self.at_flush:
             prepare(now)
-        self.writer.flush()
+        self.writer.flush(now)
         if self.writer.trouble != self._told_trouble:
             self._told_trouble = self.writer.trouble
             self.dirty = True
@@ -228,6 +248,7 @@ class Process:
 
     def after_fork(self) -> None:
         """In the child: own files, own numbers, no role yet."""
+        self.began_ns = time.monotonic_ns()
         self.writer.forget_files()
         self.forget_identity()
 

@@ -59,7 +59,7 @@ def _switch(text: str) -> bool:
 def _size(text: str) -> int:
     units = {"k": 10, "m": 20, "g": 30}
     if text[-1].lower() in units:
-        return int(float(text[:-1]) * (1 << units[text[-1].lower()]))
+        return _count(str(int(float(text[:-1]) * (1 << units[text[-1].lower()]))))
     return _count(text)
 
 
@@ -131,3 +131,12 @@ def _lookup(environ: Mapping[str, str], variable: Variable) -> tuple[str, str]:
         if name and text:
             return name, text
     return variable.name, ""
+
+
+def quarter(settings: Settings) -> Settings:
+    """The caps for a memory-backed mount."""
+    return settings._replace(
+        session_cap_bytes=settings.session_cap_bytes // 4,
+        folder_cap_bytes=settings.folder_cap_bytes // 4,
+        disk_floor_bytes=settings.disk_floor_bytes // 4,
+    )

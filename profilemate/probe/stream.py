@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections import deque
 from typing import Any, NamedTuple
 
+from profilemate.probe.folders import open_new
 from profilemate.schema.table import Table
 
 SLOW_WRITE_NS = 50_000_000
-OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Segment(NamedTuple):
@@ -25,6 +24,7 @@ class Segment(NamedTuple):
 class Stream:
     """Rows wait in `pending` (any thread may append) until the process flushes; then they are one write(2).
 
+    `add` takes a row as a tuple, or the text of several rows: events that come many at a time share most of their cells.
     `detail` streams may lose their oldest segments to the size cap.
     """
 
@@ -32,10 +32,9 @@ class Stream:
         """Nothing is opened yet."""
         self.table = table
         self.detail = detail
-        self.pending: deque[tuple[Any, ...]] = deque()
+        self.pending: deque[tuple[Any, ...] | str] = deque()
         self.add = self.pending.append
         self._line = ",".join(["%s"] * len(table.fields)) + "\n"
-        self._width = len(table.fields)
         self.forget_file()
 
     def forget_file(self) -> None:
@@ -58,45 +57,57 @@ class Stream:
     def take(self) -> tuple[bytes, int]:
         """The waiting rows as CSV text, and how many they are. An empty cell stands for None."""
         pending, line = self.pending, self._line
-        lines = []
+        text = ""
         for _ in range(len(pending)):
-            text = line % pending.popleft()
-            lines.append(text.replace("None", "") if "None" in text else text)
-        return "".join(lines).encode(), len(lines)
+            item = pending.popleft()
+            text += item if isinstance(item, str) else line % item
+        if "None" in text:
+            text = text.replace("None", "")
+        return text.encode(), text.count("\n")
 
-    def write(self, folder: str, data: bytes) -> int:
-        """Append whole rows; returns the nanoseconds that it took.
+    def num_pending(self) -> int:
+        """How many rows wait."""
+        return sum(item.count("\n") if isinstance(item, str) else 1 for item in list(self.pending))
 
-        Raises OSError when not everything was written. The row that was cut off is closed with a line end before the
-        next one, so that readers lose that row alone.
+    def write(self, folder: str, data: bytes, rows: int) -> None:
+        """Append whole rows. Raises OSError when not everything was written.
+
+        The row that was cut off is taken off again. Where that fails too, the file ends there and the next row begins a
+        new one: closed with a line end, the 1,10 of 1,1000 would pass for a row.
         """
-        began = time.monotonic_ns()
+        if self._torn:
+            self.start_segment()
+            self._torn = False
         if self.descriptor < 0:
             self._open(folder)
-        if self._torn:
-            self._append(b"\n")
-            self._torn = False
-        self._append(data)
-        self.rows += data.count(b"\n")
-        return time.monotonic_ns() - began
-
-    def _append(self, data: bytes) -> None:
         written = os.write(self.descriptor, data)
         self.num_bytes += written
         if written < len(data):
-            self._torn = not data[:written].endswith(b"\n") and written > 0
-            self.rows += data[:written].count(b"\n")
+            self._cut(data[:written])
             raise OSError(errno.ENOSPC, f"short write of {written} of {len(data)} bytes")
+        self.rows += rows
+
+    def _cut(self, written: bytes) -> None:
+        """Take the part of a row off the end of what was written."""
+        torn_bytes = len(written) - written.rfind(b"\n") - 1
+        self.rows += written.count(b"\n")
+        if not torn_bytes:
+            return
+        try:
+            os.ftruncate(self.descriptor, self.num_bytes - torn_bytes)
+            self.num_bytes -= torn_bytes
+        except OSError:
+            self._torn = True
 
     def _open(self, folder: str) -> None:
         self.path = os.path.join(folder, f"{self.table.name}.csv")
-        self.descriptor = os.open(self.path, OPEN_FLAGS, 0o600)
+        self.descriptor = open_new(self.path)
         try:
-            self._append(self.table.header.encode())
+            self.write(folder, self.table.header.encode(), 0)
         except OSError:  # a file without its header would be unreadable: begin anew with the next write
             self.close()
             os.unlink(self.path)
-            self.num_bytes, self._torn = 0, False
+            self.num_bytes, self.rows, self._torn = 0, 0, False
             raise
 
     def start_segment(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from profilemate.probe.settings import Settings
+from profilemate.probe.settings import quarter as quarter
 from profilemate.probe.stream import SLOW_WRITE_NS, Stream
 from profilemate.schema.probe_tables import GAPS
 from profilemate.schema.table import Table
@@ -19,6 +20,9 @@ SLOW_WRITES = 3
 SLOW_WINDOW_NS = 60 * SECOND_NS
 FIRST_PAUSE_NS = SECOND_NS
 LONGEST_PAUSE_NS = 60 * SECOND_NS
+CALM_NS = 60 * SECOND_NS
+"""So long after a pause the next one is as short as the first."""
+
 SEGMENTS_PER_SHARE = 8
 SMALLEST_SEGMENT_BYTES = 16 << 10
 
@@ -46,8 +50,11 @@ class Writer:
         self._reason = ""
         self._lost: dict[str, int] = {}
         self._slow: list[int] = []
-        self._next_floor_check_ns = 0
+        self._next_look_ns = 0
+        self._was_paused = False
         for stream in self.streams.values():
+            if not is_our_file(stream):
+                stream.descriptor = -1
             stream.close()
             stream.forget_file()
 
@@ -64,41 +71,67 @@ class Writer:
         self.floor_bytes = floor_bytes
         self.folder = folder
 
-    def flush(self) -> None:
+    def flush(self, now: int = 0) -> None:
         """Write every waiting row. What cannot be written is counted and dropped; nothing is raised and nothing waits."""
         if not self.folder or not self._lock.acquire(False):
             return
         try:
-            now = time.monotonic_ns()
+            now = now or time.monotonic_ns()
             if now < self.paused_until_ns:
                 self.drop_pending()
                 return
-            if now >= self._next_floor_check_ns:
-                self._check_floor(now)
+            if now >= self._next_look_ns:
+                self._look_around(now)
             for stream in self.streams.values():
                 if stream.pending:
-                    self._write(stream, now)
+                    now = self._write(stream, now)
         finally:
             self._lock.release()
 
-    def _write(self, stream: Stream, now: int) -> None:
-        data, rows = stream.take()
-        written_before = stream.rows
-        if self.paused_until_ns > now:
-            self._count_lost(stream, rows)
+    def flush_streams(self, streams: tuple[Stream, ...], now: int) -> None:
+        """As `flush`, for a few streams only: at the end of every engine step."""
+        if not self._lock.acquire(False):
             return
         try:
-            took = stream.write(self.folder, data)
+            if self._was_paused and now >= self.paused_until_ns:
+                self._look_around(now)
+            for stream in streams:
+                if stream.pending:
+                    now = self._write(stream, now)
+        finally:
+            self._lock.release()
+
+    def _write(self, stream: Stream, began: int) -> int:
+        """Write the waiting rows of a stream; returns the time now."""
+        if self.paused_until_ns > began:
+            self._drop(stream)
+            return began
+        told = tuple(stream.pending) if stream is self.gaps else ()
+        data, rows = stream.take()
+        written_before = stream.rows
+        try:
+            try:
+                stream.write(self.folder, data, rows)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                stream.descriptor = -1  # somebody closed it, and nothing was written
+                self._set_aside(stream, began)
+                stream.write(self.folder, data, rows)
         except OSError as error:
-            self._count_lost(stream, rows - max(0, stream.rows - written_before))
-            self._pause(now, errno.errorcode.get(error.errno or 0, "EIO"))
-            return
-        if took > SLOW_WRITE_NS:
+            written = max(0, stream.rows - written_before)
+            self._count_lost(stream, rows - written)
+            stream.pending.extendleft(reversed(told[written:]))
+            self._pause(errno.errorcode.get(error.errno or 0, "EIO"))
+            return time.monotonic_ns()
+        now = time.monotonic_ns()
+        if now - began > SLOW_WRITE_NS:
             self._note_slow(now)
         elif self._lost:
             self._report_gaps(now)
         if stream.num_bytes >= self.segment_bytes and stream.detail:
             self._turn_over(stream, now)
+        return now
 
     @property
     def trouble(self) -> str:
@@ -108,40 +141,66 @@ class Writer:
     def drop_pending(self) -> None:
         """Forget waiting rows, counting them; what is known to be lost stays known."""
         for stream in self.streams.values():
-            if stream.pending and stream is not self.gaps:
-                self._count_lost(stream, len(stream.pending))
-                stream.pending.clear()
+            self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        if stream.pending and stream is not self.gaps:
+            self._count_lost(stream, stream.num_pending())
+            stream.pending.clear()
 
     def _count_lost(self, stream: Stream, rows: int) -> None:
         if rows and stream is not self.gaps:
             self._lost[stream.table.name] = self._lost.get(stream.table.name, 0) + rows
 
-    def _pause(self, now: int, reason: str) -> None:
+    def _pause(self, reason: str) -> None:
+        """Write nothing for a while, twice as long as before where the last pause is not long over."""
+        now = time.monotonic_ns()
+        self._pause_ns = (
+            FIRST_PAUSE_NS if now - self.paused_until_ns > CALM_NS else min(LONGEST_PAUSE_NS, 2 * self._pause_ns)
+        )
         self._reason = reason
+        self._was_paused = True
         self.paused_until_ns = now + self._pause_ns
-        self._pause_ns = min(LONGEST_PAUSE_NS, 2 * self._pause_ns)
 
     def _note_slow(self, now: int) -> None:
         self._slow = [then for then in self._slow if now - then < SLOW_WINDOW_NS] + [now]
         if len(self._slow) > SLOW_WRITES:
             self._slow = []
-            self._pause(now, "slow")
+            self._pause("slow")
 
-    def _check_floor(self, now: int) -> None:
-        self._next_floor_check_ns = now + SECOND_NS
+    def _look_around(self, now: int) -> None:
+        """Once a second and after every pause: is there room left on the disk, and are our files still where they were?"""
+        self._next_look_ns = now + SECOND_NS
+        self._was_paused = False
+        for stream in self.streams.values():
+            if stream.descriptor >= 0 and not is_in_place(stream):
+                if is_our_file(stream):
+                    stream.close()
+                else:  # somebody closed it
+                    stream.descriptor = -1
+                self._set_aside(stream, now)
         try:
             found = os.statvfs(self.folder)
         except OSError:
             return
         if found.f_bavail * found.f_frsize < self.floor_bytes:
-            self._pause(now, "disk_floor")
+            self._pause("disk_floor")
+
+    def _set_aside(self, stream: Stream, now: int) -> None:
+        """Begin a new file where the descriptor of the old one is lost. If that is gone too, so are its rows."""
+        try:
+            stream.start_segment()
+        except OSError:
+            if stream.rows:
+                self.gaps.add((now, stream.table.name, stream.rows, "removed"))
+            stream.num_bytes = stream.rows = 0
 
     def _report_gaps(self, now: int) -> None:
         """Writing works again: say what is missing."""
         for table, rows in self._lost.items():
             self.gaps.add((now, table, rows, self._reason))
         self._lost = {}
-        self._pause_ns = FIRST_PAUSE_NS
+        self._write(self.gaps, now)
 
     def _turn_over(self, stream: Stream, now: int) -> None:
         """Begin a new segment, and remove the oldest ones of the process while it is over its share."""
@@ -150,7 +209,7 @@ class Writer:
             while self.kept_bytes() + self.segment_bytes > self.share_bytes and self._remove_oldest(now):
                 pass
         except OSError as error:
-            self._pause(now, errno.errorcode.get(error.errno or 0, "EIO"))
+            self._pause(errno.errorcode.get(error.errno or 0, "EIO"))
 
     def kept_bytes(self) -> int:
         """Bytes of this process on disk."""
@@ -173,7 +232,8 @@ class Writer:
         self.gaps.add((now, stream.table.name, segment.rows, "size_cap"))
         if not self._write_kept(now):
             return False
-        os.unlink(segment.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(segment.path)
         del stream.segments[0]
         return True
 
@@ -185,15 +245,22 @@ class Writer:
         return self.paused_until_ns <= now
 
 
+def is_our_file(stream: Stream) -> bool:
+    """Whether the descriptor is still that of our file, by its position, which is ours alone: the cheapest call there is."""
+    try:
+        return os.lseek(stream.descriptor, 0, os.SEEK_CUR) == stream.num_bytes
+    except OSError:
+        return False
+
+
+def is_in_place(stream: Stream) -> bool:
+    """Whether the file that we have open is the one that its path names."""
+    try:
+        return os.path.samestat(os.stat(stream.path), os.fstat(stream.descriptor))
+    except OSError:
+        return False
+
+
 def process_share(settings: Settings, num_processes: int) -> int:
     """Bytes that one of `num_processes` may keep: a fixed share, so that no process needs to ask another."""
     return settings.session_cap_bytes // max(1, num_processes)
-
-
-def quarter(settings: Settings) -> Settings:
-    """The caps for a memory-backed mount."""
-    changes: dict[str, Any] = {
-        "session_cap_bytes": settings.session_cap_bytes // 4,
-        "disk_floor_bytes": settings.disk_floor_bytes // 4,
-    }
-    return settings._replace(**changes)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from profilemate.schema.probe_tables import GAPS, HEALTH
 from profilemate.session.records import HookRecord, ProcessInfo
 from profilemate.session.session import Session
+from profilemate.session.stream import Row
 
 MISFIT_STATES = ("absent", "does_not_fit")
 SIZE_CAP = "size_cap"
+
+
+class Timed(NamedTuple):
+    """What was timed of a hook's calls: all of the first ones, a sample of the later ones. Nanoseconds."""
+
+    first_calls: int = 0
+    first_ns: int = 0
+    sampled_calls: int = 0
+    sampled_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,7 @@ class ProcessHook:
     calls: int
     failures: int
     as_of_ns: int | None
+    timed: Timed = Timed()
 
 
 @dataclass(frozen=True)
@@ -86,23 +98,24 @@ def read_health(session: Session) -> Health:
 
 
 def _process_hooks(session: Session, process: ProcessInfo) -> list[ProcessHook]:
-    latest: dict[str, tuple[int, str, int, int]] = {}
-    for time_ns, hook, state, calls, failures in session.rows(process, HEALTH):
-        latest[hook] = (process.at(time_ns), state, calls or 0, failures or 0)
-    as_of_ns = max((row[0] for row in latest.values()), default=None)
+    latest: dict[str, Row] = {}
+    for row in session.rows(process, HEALTH):
+        latest[row[1]] = row
+    as_of_ns = max((process.at(row[0]) for row in latest.values()), default=None)
     records = {record.name: record for record in process.hooks}
     for name in latest:
         records.setdefault(name, HookRecord(name, "", "", "", ""))
     return [_process_hook(process, record, latest.get(record.name), as_of_ns) for record in records.values()]
 
 
-def _process_hook(
-    process: ProcessInfo, record: HookRecord, row: tuple[int, str, int, int] | None, as_of_ns: int | None
-) -> ProcessHook:
+def _process_hook(process: ProcessInfo, record: HookRecord, row: Row | None, as_of_ns: int | None) -> ProcessHook:
     if row is None:
         return ProcessHook(process.name, record, record.state, 0, 0, as_of_ns)
-    state = row[1] if row[1] == "switched_off" else record.state or row[1]
-    return ProcessHook(process.name, record, state, row[2], row[3], as_of_ns)
+    _, _, told, calls, failures, *timed = row
+    state = told if told == "switched_off" else record.state or told
+    return ProcessHook(
+        process.name, record, state, calls or 0, failures or 0, as_of_ns, Timed(*(cell or 0 for cell in timed))
+    )
 
 
 STATE_ORDER = ("switched_off", "put_in", "does_not_fit", "absent", "waiting", "not_in_this_version", "tracker_off")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,11 +36,15 @@ class SessionInfo:
     pid: int = 0
     profilemate_version: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    pid_namespace: str = ""
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """process.json and the folder it lies in. `offset_ns` turns its monotonic times into session time."""
+    """process.json and the folder it lies in. `offset_ns` turns its monotonic times into session time.
+
+    `began_ns` is when ProfileMate came into it, monotonic; `entry_ns` what a wrapper costs beside its handlers.
+    """
 
     folder: Path
     role: str
@@ -57,6 +62,8 @@ class ProcessInfo:
     warnings: tuple[str, ...] = ()
     engine_config: Mapping[str, Any] = field(default_factory=dict)
     hooks: tuple[HookRecord, ...] = ()
+    began_ns: int = 0
+    entry_ns: float = 0.0
 
     @property
     def name(self) -> str:
@@ -98,6 +105,12 @@ def whole(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63 else 0
 
 
+def number(value: Any) -> float:
+    """A finite number that is not negative, else 0."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return float(value) if fits else 0.0
+
+
 def table_of(value: Any) -> dict[str, Any]:
     """An object, else an empty one."""
     return value if isinstance(value, dict) else {}
@@ -119,6 +132,7 @@ def session_info(record: Mapping[str, Any], name: str) -> SessionInfo:
         pid=whole(record.get("pid")),
         profilemate_version=text(record.get("profilemate_version")),
         settings=table_of(record.get("settings")),
+        pid_namespace=text(record.get("pid_namespace")),
     )
 
 
@@ -142,6 +156,8 @@ def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
         settings=table_of(record.get("settings")),
         warnings=tuple(text(warning) for warning in items_of(record.get("warnings"))),
         engine_config=table_of(record.get("engine_config")),
+        began_ns=whole(table_of(record.get("cost")).get("began_ns")),
+        entry_ns=number(table_of(record.get("cost")).get("entry_ns")),
         hooks=tuple(_hook(item) for item in items_of(record.get("hooks")) if isinstance(item, dict)),
     )
 

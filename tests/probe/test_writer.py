@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import resource
+import shutil
+import socket
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import pytest
 import streams
 
 from profilemate.probe import folders
+from profilemate.probe import writer as writer_module
 from profilemate.probe.settings import Settings
 from profilemate.probe.writer import Writer
 from profilemate.schema.table import Table, fields
@@ -84,7 +90,7 @@ def test_no_rows_are_removed_before_their_totals_are_on_disk(tmp_path: Path, mon
     stream, sums = writer.stream(TABLE), writer.stream(TOTALS, detail=False)
     writer.before_drop.append(lambda: sums.add((1,)))
 
-    def full_disk(folder: str, data: bytes) -> int:
+    def full_disk(folder: str, data: bytes, rows: int) -> int:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(sums, "write", full_disk)
@@ -120,11 +126,10 @@ def failing_write(monkeypatch: pytest.MonkeyPatch, failures: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "lost", "torn"),
-    [(OSError(errno.ENOSPC, "full"), 2, False), (5, 1, True), (4, 1, False), (0, 2, False)],
+    ("failure", "lost"), [(OSError(errno.ENOSPC, "full"), 2), (5, 1), (7, 1), (4, 1), (3, 2), (0, 2)]
 )
 def test_a_failed_or_short_write_is_counted_and_the_next_row_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Any, lost: int, torn: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Any, lost: int
 ) -> None:
     writer = open_writer(tmp_path)
     stream = writer.stream(TABLE)
@@ -141,10 +146,32 @@ def test_a_failed_or_short_write_is_counted_and_the_next_row_is_whole(
     writer.flush()
     writer.flush()
     lines = (tmp_path / "numbers.csv").read_text().splitlines()
-    assert lines[-1] == "4,x"
+    assert lines == ["n,text", "0,x", *["1,x", "2,x"][: 2 - lost], "4,x"]
     (gap,) = streams.rows(tmp_path, "gaps")
     assert (gap["table"], gap["rows"], gap["reason"]) == ("numbers", str(lost + 1), "ENOSPC")
-    assert ("2" in lines) == torn
+
+
+def test_a_part_of_a_row_that_stays_is_the_end_of_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be taken off again; closed with a line end, 1,10 of 1,1000 would pass for a row."""
+    writer = open_writer(tmp_path)
+    stream = writer.stream(TABLE)
+    stream.add((0, "x"))
+    writer.flush()
+    failing_write(monkeypatch, [4])
+    monkeypatch.setattr(os, "ftruncate", lambda descriptor, length: failing_call())
+    stream.add((1, "1000"))
+    writer.flush()
+    writer.paused_until_ns = 0
+    stream.add((2, "x"))
+    writer.flush()
+    assert (tmp_path / "numbers.1.csv").read_text() == "n,text\n0,x\n1,10"
+    assert (tmp_path / "numbers.csv").read_text() == "n,text\n2,x\n"
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "2"]
+    assert [row["rows"] for row in streams.rows(tmp_path, "gaps")] == ["1"]
+
+
+def failing_call() -> None:
+    raise OSError(errno.EIO, "broken")
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), 0, 3], ids=["raises", "nothing", "torn"])
@@ -202,12 +229,248 @@ def test_slow_writes_stop_detail_for_a_while_but_one_pause_of_the_process_does_n
     assert not (tmp_path / "numbers.csv").exists()
 
 
+def slow_write(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> list[bytes]:
+    """Let the next writes take so long; returns what is written."""
+    written: list[bytes] = []
+    real = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        written.append(data)
+        time.sleep(seconds.pop(0) if seconds else 0)
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    return written
+
+
+def write_rows(writer: Writer, count: int) -> None:
+    """One row and one flush each."""
+    for n in range(count):
+        writer.stream(TABLE).add((n, "x"))
+        writer.flush()
+
+
+def test_the_fourth_slow_write_of_a_minute_pauses_and_the_gap_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 1)
+    written = slow_write(monkeypatch, [0.06] * 4)
+    write_rows(writer, 3)
+    assert writer.paused_until_ns == 0
+    write_rows(writer, 1)
+    assert writer.paused_until_ns > time.monotonic_ns() and len(written) == 4
+    write_rows(writer, 20)
+    assert len(written) == 4
+    writer.paused_until_ns = time.monotonic_ns()
+    write_rows(writer, 1)
+    assert [(row["rows"], row["reason"]) for row in streams.rows(tmp_path, "gaps")] == [("20", "slow")]
+    assert len(streams.rows(tmp_path, "numbers")) == 6
+
+
+def test_a_pause_begins_when_the_slow_write_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that hangs for longer than the pause would otherwise end it before it began."""
+    monkeypatch.setattr(writer_module, "FIRST_PAUSE_NS", 200_000_000)
+    writer = open_writer(tmp_path)
+    write_rows(writer, 1)
+    slow_write(monkeypatch, [0.06, 0.06, 0.06, 0.5])
+    write_rows(writer, 4)
+    assert writer.paused_until_ns > time.monotonic_ns()
+
+
+def test_pauses_grow_while_trouble_goes_on_and_are_short_again_after_a_calm_minute(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    lengths = []
+    for _ in range(9):
+        before = time.monotonic_ns()
+        writer._pause("ENOSPC")
+        lengths.append(round((writer.paused_until_ns - before) / 1e9))
+        writer.paused_until_ns = time.monotonic_ns()
+    assert lengths == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    writer.paused_until_ns = time.monotonic_ns() - 61_000_000_000
+    writer._pause("ENOSPC")
+    assert writer.paused_until_ns - time.monotonic_ns() < 1_100_000_000
+
+
+def test_slow_writes_that_are_rare_pause_nothing(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    for minute in range(1, 20):
+        writer._note_slow(minute * 20_000_000_000 + 1)
+    assert writer.paused_until_ns == 0
+
+
+def test_gaps_outlive_a_disk_that_is_full_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known to be lost is told in the end, however often telling it fails."""
+    writer = open_writer(tmp_path)
+    write_rows(writer, 1)
+    full = OSError(errno.ENOSPC, "full")
+    made = 1
+    for failures in ([full], [full, full], [11, full], [12, 4], [full]):
+        failing_write(monkeypatch, list(failures))
+        for _ in range(4):
+            write_rows(writer, 3)
+            made += 3
+            writer.paused_until_ns = 0
+        monkeypatch.undo()
+    write_rows(writer, 1)
+    on_disk = len(streams.rows(tmp_path, "numbers"))
+    lost = sum(int(row["rows"]) for row in streams.rows(tmp_path, "gaps"))
+    assert on_disk + lost == made + 1 and lost > 4
+    for path in tmp_path.iterdir():
+        widths = {line.count(",") for line in path.read_text().splitlines()}
+        assert len(widths) == 1, path
+
+
+# -- a descriptor that is ours no longer --------------------------------------------------------------------------------
+
+
+def test_a_closed_descriptor_costs_no_row(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 3)
+    os.close(writer.stream(TABLE).descriptor)
+    write_rows(writer, 3)
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
+    assert not (tmp_path / "gaps.csv").exists() and writer.paused_until_ns == 0
+    os.close(writer.stream(TABLE).descriptor)
+    writer.forget_files()
+
+
+OTHERS: dict[str, Callable[[Path], Any]] = {
+    "file": lambda folder: (folder / "theirs").open("ab+", buffering=0),
+    "socket": lambda folder: socket.socketpair()[0],
+    "pipe": lambda folder: os.fdopen(os.pipe()[1], "wb"),
+    "device": lambda folder: os.fdopen(os.open("/dev/null", os.O_WRONLY), "wb"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_who_closes_our_descriptor_and_opens_a_file_gets_no_row_of_ours(tmp_path: Path, other: str) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 3)
+    number = writer.stream(TABLE).descriptor
+    os.close(number)
+    theirs = OTHERS[other](tmp_path)
+    assert theirs.fileno() != number
+    write_rows(writer, 3)
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
+    assert other != "file" or (tmp_path / "theirs").read_bytes() == b""
+    theirs.close()
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_file_put_under_our_very_number_is_noticed_within_a_second_and_stays_open(tmp_path: Path, other: str) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 3)
+    number = writer.stream(TABLE).descriptor
+    theirs = OTHERS[other](tmp_path)
+    os.dup2(theirs.fileno(), number)
+    writer._next_look_ns = 0
+    write_rows(writer, 3)
+    writer.flush()
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
+    assert other != "file" or (tmp_path / "theirs").read_bytes() == b""
+    assert os.path.sameopenfile(number, theirs.fileno()), "it was closed"
+    theirs.close()
+    os.close(number)
+
+
+def test_where_no_descriptor_is_left_the_file_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = open_writer(tmp_path)
+
+    def none_left(descriptor: int, command: int, lowest: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(fcntl, "fcntl", none_left)
+    write_rows(writer, 1)
+    assert writer.trouble == "EMFILE" and list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    writer.paused_until_ns = 0
+    write_rows(writer, 2)
+    assert len(streams.rows(tmp_path, "numbers")) == 2
+    assert [row["reason"] for row in streams.rows(tmp_path, "gaps")] == ["EMFILE"]
+
+
+@pytest.mark.parametrize("limit", [8, 64, 1024, 1 << 20])
+def test_however_few_descriptors_are_allowed_ours_is_far_from_the_standard_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (limit, limit))
+    descriptor = folders.open_new(str(tmp_path / "new"))
+    assert descriptor >= max(3, min(limit // 2, 512)) and not os.get_inheritable(descriptor)
+    os.close(descriptor)
+
+
+def test_a_forked_child_closes_nobody_elses_file(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 1)
+    number = writer.stream(TABLE).descriptor
+    with (tmp_path / "theirs").open("wb") as theirs:
+        os.dup2(theirs.fileno(), number)
+        writer.forget_files()
+        assert os.path.sameopenfile(number, theirs.fileno())
+    os.close(number)
+
+
+def test_files_that_somebody_removed_are_made_anew_and_their_rows_are_told(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 5)
+    (tmp_path / "numbers.csv").unlink()
+    writer._next_look_ns = 0
+    write_rows(writer, 2)
+    writer.flush()
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1"]
+    assert [(row["rows"], row["reason"]) for row in streams.rows(tmp_path, "gaps")] == [("5", "removed")]
+
+
+def test_a_removed_folder_stops_recording_quietly(tmp_path: Path) -> None:
+    folder = tmp_path / "process"
+    folder.mkdir()
+    writer = open_writer(folder)
+    write_rows(writer, 5)
+    shutil.rmtree(folder)
+    writer._next_look_ns = 0
+    write_rows(writer, 3)
+    assert writer.trouble == "ENOENT" and not folder.exists()
+    assert writer.paused_until_ns > time.monotonic_ns()
+
+
+def test_a_segment_that_somebody_removed_is_no_trouble(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path, share=100_000)
+    stream = writer.stream(TABLE)
+    made = 0
+    while len(stream.segments) < 2:
+        stream.add((made, "some words"))
+        made += 1
+        writer.flush()
+    os.unlink(stream.segments[0].path)
+    for n in range(made, 20_000):
+        stream.add((n, "some words"))
+        writer.flush()
+    assert writer.paused_until_ns == 0
+    rows = [int(row["n"]) for row in streams.rows(tmp_path, "numbers")]
+    dropped = sum(int(row["rows"]) for row in streams.rows(tmp_path, "gaps"))
+    assert rows[-1] == 19_999 and len(rows) + dropped == 20_000
+
+
 def test_nothing_is_written_below_the_floor_of_free_space(tmp_path: Path) -> None:
     writer = Writer()
     writer.open(str(tmp_path), 1 << 30, floor_bytes=1 << 62)
     writer.stream(TABLE).add((1, "x"))
     writer.flush()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_pause_the_floor_is_looked_at_before_a_row_is_written(tmp_path: Path) -> None:
+    """Also at the end of an engine step, which else looks at nothing."""
+    writer = Writer()
+    writer.open(str(tmp_path), 1 << 30, floor_bytes=1 << 62)
+    stream = writer.stream(TABLE)
+    stream.add((1, "x"))
+    writer.flush()
+    for n in range(3):
+        stream.add((n, "x"))
+        writer.flush_streams((stream,), writer.paused_until_ns + 1)
+    assert list(tmp_path.iterdir()) == [] and writer.trouble == "disk_floor"
 
 
 def test_a_forked_child_writes_its_own_rows_alone(tmp_path: Path) -> None:
@@ -256,6 +519,71 @@ def test_an_unusable_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(folders.FolderRefusedError, match="cannot be made"):
         folders.create_session(str(file / "below"), Settings())
+
+
+MOUNTINFO = """
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:26 / /tmp rw,nosuid shared:5 - tmpfs tmpfs rw,size=1024k
+31 22 0:27 / /data rw - autofs systemd-1 rw,fd=40
+32 31 0:28 / /data rw - nfs4 server:/export rw,vers=4.2
+33 22 0:29 / /with\\040space\\011tab rw - cifs //server/share rw
+34 22 0:30 / /größe rw - fuse.sshfs you@there: rw
+35 34 254:1 / /größe/local rw - xfs /dev/vdb rw
+36 22 0:31 / /data2 rw - fuse.gocryptfs /dev/fuse rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/somewhere", "ext4"),
+        ("/tmp/vllm_profiling", "tmpfs"),
+        ("/tmpfoo", "ext4"),
+        ("/data/profiles", "nfs4"),
+        ("/data", "nfs4"),
+        ("/data2/x", "fuse.gocryptfs"),
+        ("/with space\ttab/x", "cifs"),
+        ("/größe/x", "fuse.sshfs"),
+        ("/größe/local/x", "xfs"),
+    ],
+)
+def test_the_type_of_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:
+    (tmp_path / "mountinfo").write_bytes(MOUNTINFO.lstrip().encode())
+    monkeypatch.setattr(folders, "MOUNTS", str(tmp_path / "mountinfo"))
+    monkeypatch.setattr(os.path, "realpath", lambda path: path)
+    assert folders.mount_type(path) == kind
+    assert (kind in folders.NETWORK) == (kind in ("nfs4", "cifs", "fuse.sshfs"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense\n", b"\xff\x00 - \n"])
+def test_a_mount_that_nobody_knows_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "mountinfo").write_bytes(content)
+    monkeypatch.setattr(folders, "MOUNTS", str(tmp_path / "mountinfo"))
+    assert folders.mount_type("/tmp") == ""
+
+
+def test_a_session_that_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_write(monkeypatch, [OSError(errno.ENOSPC, "full")])
+    with pytest.raises(OSError, match="full"):
+        folders.create_session(str(tmp_path), Settings())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_memory_all_caps_are_a_quarter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caps = ("session_cap_bytes", "folder_cap_bytes", "disk_floor_bytes")
+    for kind, part in (("tmpfs", 4), ("ext4", 1)):
+        monkeypatch.setattr(folders, "mount_type", lambda path, kind=kind: kind)
+        path = folders.create_session(str(tmp_path), Settings())
+        recorded = json.loads((Path(path) / "session.json").read_text())["settings"]
+        assert [recorded[cap] * part for cap in caps] == [getattr(Settings(), cap) for cap in caps]
+
+
+@pytest.mark.parametrize(("cap", "processes", "share"), [(1000, 1, 1000), (1000, 3, 333), (1000, 0, 1000), (0, 5, 0)])
+def test_the_cap_of_a_session_is_shared_out(cap: int, processes: int, share: int) -> None:
+    assert writer_module.process_share(Settings(session_cap_bytes=cap), processes) == share
 
 
 def test_the_mount_of_shared_memory_is_memory_backed() -> None:

@@ -31,8 +31,8 @@ if __name__ == "__main__":
 """
 
 
-def interpreters() -> list[str]:
-    """One Python of each version from 3.10 on: this one, those on PATH and those of pyenv."""
+def interpreters() -> dict[str, str]:
+    """One Python of each version from 3.10 on, by version: this one, those on PATH and those of pyenv."""
     candidates = [sys.executable]
     candidates += [str(p) for p in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python"))]
     candidates += [found for minor in range(10, 16) if (found := shutil.which(f"python3.{minor}"))]
@@ -45,10 +45,13 @@ def interpreters() -> list[str]:
         version = done.stdout.strip()
         if done.returncode == 0 and tuple(map(int, version.split("."))) >= (3, 10):
             found.setdefault(version, candidate)
-    return [found[version] for version in sorted(found, key=lambda text: tuple(map(int, text.split("."))))]
+    return {version: found[version] for version in sorted(found, key=lambda text: tuple(map(int, text.split("."))))}
 
 
-@pytest.fixture(params=interpreters())
+INTERPRETERS = interpreters()
+
+
+@pytest.fixture(params=INTERPRETERS.values(), ids=INTERPRETERS.keys())
 def interpreter(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -84,13 +87,18 @@ def test_a_target_run_as_a_module(interpreter: str, tmp_path: Path, vllm: Path) 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("way", ["script", "-m"])
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver", "exec"])
 def test_children_have_rows_of_their_own(
-    interpreter: str, tmp_path: Path, vllm: Path, write: Write, method: str
+    interpreter: str, tmp_path: Path, vllm: Path, write: Write, method: str, way: str
 ) -> None:
+    """As of `python server.py` and of `python -m vllm.entrypoints.serve`."""
     script = write({"main.py": CHILDREN}, "script") / "main.py"
-    done = run(interpreter, str(script), method, path=[environment.ROOT, vllm], folder=tmp_path / "p")
+    write({"vllm/entrypoints/__init__.py": "", "vllm/entrypoints/serve.py": CHILDREN}, "pretend")
+    program = [str(script)] if way == "script" else ["-m", "vllm.entrypoints.serve"]
+    done = run(interpreter, *program, method, path=[environment.ROOT, vllm], folder=tmp_path / "p")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
     session = streams.only_session(tmp_path / "p")
     steps = sorted(len(streams.rows(process, "kv_steps")) for process in streams.processes(session))
     assert steps == [2, 4]
@@ -109,3 +117,24 @@ def test_the_files_are_made_by_the_same_python(interpreter: str, tmp_path: Path,
         interpreter, "-m", "profilemate", "summary", str(session), path=[environment.ROOT], folder=tmp_path / "p"
     )
     assert done.returncode == 0 and "peak 3 of 10 blocks" in done.stdout, done.stderr
+
+
+COMPILES = """
+import subprocess, sys
+ask = "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('vllm', 'torch', 'profilemate')))"
+print(subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+"""
+
+
+def test_a_compile_worker_of_a_server_imports_nothing_and_has_no_folder(
+    interpreter: str, tmp_path: Path, vllm: Path
+) -> None:
+    done = run(interpreter, "-c", SERVE + COMPILES, path=[environment.ROOT, vllm], folder=tmp_path / "p")
+    assert done.returncode == 0 and done.stdout == "['profilemate', 'profilemate.boot']\n", done.stderr
+    assert len(streams.processes(streams.only_session(tmp_path / "p"))) == 1
+
+
+def test_pyenvs_pythons_are_all_among_them() -> None:
+    """None of them is left out because it did not start."""
+    versions = [path.parent.parent.name.split(".") for path in Path.home().glob(".pyenv/versions/3.*/bin/python")]
+    assert {f"3.{minor}" for _, minor, *_ in versions if int(minor) >= 10} <= set(INTERPRETERS)

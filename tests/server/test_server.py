@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import clients
 import environment
 import pytest
 import server as servers
@@ -33,20 +32,6 @@ METRICS = (
     "prompt_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total",
     "iteration_tokens_total_count",
 )  # fmt: skip
-
-
-def load_module() -> Any:
-    spec = importlib.util.spec_from_file_location("demo_load", environment.ROOT / "demo" / "load.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo_load"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def send_load(server: servers.Server, model: Path, requests: int) -> None:
-    result = load_module().run_load(server.url, str(model), requests=requests, concurrency=12, seed=7)
-    assert result.ok, str(result)
 
 
 def profiled_env(folder: Path, **more: str) -> dict[str, str]:
@@ -82,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served
     log = folder / "log"
     options = ("--compilation-config", GRAPHS, "--cudagraph-metrics", "--kv-cache-metrics")
     with servers.start(tiny_model, profiled_env(folder, PROFILEMATE_CHECK_REPLAYS="1"), log, *options) as server:
-        send_load(server, tiny_model, 60)
+        clients.send_load(server, tiny_model, 60)
         time.sleep(1)  # the last iteration's statistics reach the front end
         metrics = {name: server.metric(name) for name in METRICS}
         code = server.stop(signal.SIGTERM)
@@ -138,7 +123,7 @@ def test_files_of_the_readme_appear_by_themselves_after_sigterm(served: Served) 
 def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, tiny_model: Path) -> None:
     env = environment.vllm(PYTHONPATH=str(environment.STANDIN), STANDIN_GRAPHS="1")
     with servers.start(tiny_model, env, tmp_path / "log", "--compilation-config", GRAPHS) as server:
-        send_load(server, tiny_model, 10)
+        clients.send_load(server, tiny_model, 10)
         assert server.stop(signal.SIGTERM) == served.exit_code
 
 
@@ -148,13 +133,12 @@ STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGKILL": signal.S
 @pytest.mark.parametrize("name", STOPS)
 def test_stopped_under_load_every_finished_step_is_on_disk(name: str, tmp_path: Path, tiny_model: Path) -> None:
     with servers.start(tiny_model, profiled_env(tmp_path), tmp_path / "log", "--compilation-config", GRAPHS) as server:
-        load = threading.Thread(target=lambda: load_quietly(server, tiny_model), daemon=True)
-        load.start()
-        wait_for_steps(tmp_path, 50)
-        if name == "SIGKILL":
-            server.kill_tree()
-        else:
-            server.stop(STOPS[name])
+        with clients.Pressure(server, tiny_model, seed=7):
+            wait_for_steps(tmp_path, 50)
+            if name == "SIGKILL":
+                server.kill_tree()
+            else:
+                server.stop(STOPS[name])
     session = streams.only_session(tmp_path / "sessions")
     finished = oracle_steps(tmp_path)
     assert kv_total(session, "step") >= len(finished) >= 50
@@ -163,10 +147,6 @@ def test_stopped_under_load_every_finished_step_is_on_disk(name: str, tmp_path: 
     assert [int(row["unpadded_tokens"]) for row in passes][: len(busy)] == busy
     streams.export(session)
     assert streams.missing_files(session) == []
-
-
-def load_quietly(server: servers.Server, model: Path) -> None:
-    load_module().run_load(server.url, str(model), requests=2000, concurrency=12, seed=7)
 
 
 def wait_for_steps(folder: Path, count: int) -> None:
@@ -182,7 +162,7 @@ def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Pat
     env = profiled_env(tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind")
     options = ("--tensor-parallel-size", "2", "--compilation-config", GRAPHS)
     with servers.start(tiny_model, env, tmp_path / "log", *options) as server:
-        send_load(server, tiny_model, 10)
+        clients.send_load(server, tiny_model, 10)
         server.stop(signal.SIGTERM)
     session = streams.only_session(tmp_path / "sessions")
     names = [path.name.split(".")[0] for path in streams.processes(session)]
@@ -203,8 +183,7 @@ def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Pat
 def test_vllm_serve_under_profilemate_run_killed_by_the_kernel(tmp_path: Path, tiny_model: Path) -> None:
     """`profilemate run -- vllm serve ...`: the files and the summary are there although nobody could say goodbye."""
     port = servers.free_port()
-    serve = [str(Path(sys.executable).parent / "vllm"), "serve", *servers.command(tiny_model, port)[3:]]
-    serve.remove("--model")
+    serve = servers.serve_command(tiny_model, port)
     command = [sys.executable, "-m", "profilemate", "run", "--dir", str(tmp_path / "sessions"), "--", *serve]
     env = environment.vllm(PYTHONPATH=str(environment.STANDIN), STANDIN_GRAPHS="1")
     with (tmp_path / "log").open("wb") as out:
@@ -214,8 +193,8 @@ def test_vllm_serve_under_profilemate_run_killed_by_the_kernel(tmp_path: Path, t
     server = servers.Server(process, port, tmp_path / "log")
     try:
         server.wait_until_ready()
-        send_load(server, tiny_model, 10)
-        for pid in servers.children_of(process.pid):
+        clients.send_load(server, tiny_model, 10)
+        for pid in servers.processes_started_by(process.pid):
             os.kill(pid, signal.SIGKILL)
         assert process.wait(60) == 128 + signal.SIGKILL
     finally:

@@ -29,19 +29,23 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def children_of(pid: int) -> list[int]:
-    """All descendants of a process, from /proc."""
+def processes_started_by(pid: int) -> list[int]:
+    """All descendants of a process, and orphans of the session of processes that it leads, from /proc."""
     parents: dict[int, list[int]] = {}
+    found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = entry.read_bytes().rpartition(b")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(int(entry.parent.name))
-    found, todo = [], [pid]
+            number, parent, session = int(entry.parent.name), int(fields[1]), int(fields[3])
+            parents.setdefault(parent, []).append(number)
+            if session == pid != number:
+                found.append(number)
+    todo = [pid]
     while todo:
-        for child in parents.get(todo.pop(), []):
-            found.append(child)
-            todo.append(child)
-    return found
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return sorted(set(found))
 
 
 class Server:
@@ -82,7 +86,13 @@ class Server:
 
     def tree(self) -> list[int]:
         """Pids of the server and its descendants."""
-        return [self.process.pid, *children_of(self.process.pid)]
+        return [self.process.pid, *processes_started_by(self.process.pid)]
+
+    def send_signal(self, signum: int, whole_tree: bool = False) -> None:
+        """Send a signal to the server process, or to each of its processes as a terminal does."""
+        for pid in self.tree() if whole_tree else [self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Signal the server process, wait for it and its tree, and return its exit code.
@@ -92,11 +102,18 @@ class Server:
         tree = self.tree()
         deadline = time.monotonic() + GONE_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
-            self.process.send_signal(signum)
+            self.send_signal(signum)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(PATIENCE_SECONDS)
         wait_gone(tree)
         return self.process.wait(1)
+
+    def stop_or_kill(self, signum: int, whole_tree: bool = False) -> None:
+        """One signal, some patience, then SIGKILL to whatever is left: what systemd and Docker do."""
+        self.send_signal(signum, whole_tree)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE_SECONDS)
+        self.kill_tree()
 
     def kill_tree(self) -> None:
         """SIGKILL to every process at once."""
@@ -124,27 +141,44 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def command(model: Path, port: int, *more: str) -> list[str]:
-    """Arguments of a small server: 71 usable KV blocks of 32 tokens, 8 requests, 256 tokens a step."""
+def _options(port: int) -> list[str]:
+    """A small server: 71 usable KV blocks of 32 tokens, 8 requests, 256 tokens a step."""
     return [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--load-format", "dummy",
-        "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "2048", "--block-size", "32",
-        "--num-gpu-blocks-override", "72", "--max-num-seqs", "8", "--max-num-batched-tokens", "256",
-        "--gpu-memory-utilization", "0.3", *more,
+        "--load-format", "dummy", "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "2048",
+        "--block-size", "32", "--num-gpu-blocks-override", "72", "--max-num-seqs", "8",
+        "--max-num-batched-tokens", "256", "--gpu-memory-utilization", "0.3",
     ]  # fmt: skip
+
+
+def command(model: Path, port: int, *more: str) -> list[str]:
+    """A small server as a module of Python."""
+    module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    return [*module, "--model", str(model), *_options(port), *more]
+
+
+def serve_command(model: Path, port: int, *more: str) -> list[str]:
+    """The same by `vllm serve`."""
+    return [str(Path(sys.executable).parent / "vllm"), "serve", str(model), *_options(port), *more]
+
+
+@contextlib.contextmanager
+def launched(command: list[str], port: int, env: dict[str, str], log: Path) -> Iterator[Server]:
+    """A server process that has just begun; killed with its whole tree at the end, however the test ends."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    server = Server(process, port, log)
+    try:
+        yield server
+    finally:
+        server.kill_tree()
 
 
 @contextlib.contextmanager
 def start(model: Path, env: dict[str, str], log: Path, *more: str, prefix: tuple[str, ...] = ()) -> Iterator[Server]:
     """A ready server; killed with its whole tree at the end, however the test ends."""
     port = free_port()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*prefix, *command(model, port, *more)], env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL
-        )
-    server = Server(process, port, log)
-    try:
+    with launched([*prefix, *command(model, port, *more)], port, env, log) as server:
         server.wait_until_ready()
         yield server
-    finally:
-        server.kill_tree()

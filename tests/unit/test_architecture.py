@@ -93,12 +93,11 @@ def test_every_tracker_is_complete() -> None:
         assert tracker in TRACKER_SWITCHES
 
 
-def test_hook_names_are_unique_and_arguments_are_not_shared() -> None:
+def test_hook_names_are_unique() -> None:
     code = (
         "from profilemate.probe.fit import all_hooks\n"
-        "hooks = all_hooks(); names = [h.name for h in hooks]; args = [id(a) for h in hooks for a in h.arguments]\n"
+        "names = [hook.name for hook in all_hooks()]\n"
         "assert len(names) == len(set(names)), names\n"
-        "assert len(args) == len(set(args))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=environment.ROOT, env=environment.clean(), capture_output=True, check=False

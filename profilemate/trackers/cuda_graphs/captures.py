@@ -48,12 +48,12 @@ class CaptureLog:
         self._graphs: list[CapturedGraph] = []
         self._count = 0
 
-    def begin(self, args: Any, kwargs: Any) -> None:
+    def begin(self) -> None:
         """`CUDAGraph.capture_begin` is about to run: the stream does not capture yet, so the device may be asked."""
         self._free_before = free_device_bytes()
         self._began_ns = time.monotonic_ns()
 
-    def end(self, token: None, result: Any, args: Any, kwargs: Any) -> None:
+    def end(self, result: Any) -> None:
         """`CUDAGraph.capture_end` has run."""
         duration = time.monotonic_ns() - self._began_ns
         free_after = free_device_bytes() if self._free_before is not None else None

@@ -129,7 +129,7 @@ class Counts:
         name = phase.current()
         self.explained[name] = self.explained.get(name, 0) + graphs
 
-    def replayed(self, args: Any, kwargs: Any) -> None:
+    def replayed(self) -> None:
         """Check mode: `torch.cuda.CUDAGraph.replay` was called."""
         name = phase.current()
         self.actual[name] = self.actual.get(name, 0) + 1

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from profilemate.probe import phase
-from profilemate.probe.hook import Argument, Hook, ahead, around, following, scope
+from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SCOPE, SELF, Hook
 from profilemate.probe.process import THIS
 from profilemate.trackers.cuda_graphs import descriptor as describe
 from profilemate.trackers.cuda_graphs.captures import LOG
@@ -41,14 +41,14 @@ def of_piece(mode: Any, batch: Any) -> describe.Descriptor:
 # -- the step -----------------------------------------------------------------------------------------------------------
 
 
-def execute_begins(args: Any, kwargs: Any) -> None:
+def execute_begins() -> None:
     """`execute_model` of a runner: an engine step in this worker, unless it is a run of vLLM's own."""
     if phase.is_serving():
         FORWARD.step += 1
         FORWARD.pending = False
 
 
-def execute_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def execute_ends(token: None, result: Any) -> None:
     """The pass was launched: its row goes to the kernel now."""
     if phase.is_serving():
         FORWARD.finish()
@@ -57,7 +57,7 @@ def execute_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
         THIS.flush()
 
 
-def sample_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def sample_ends(result: Any) -> None:
     """Drafters run here; what they replayed goes to the kernel now."""
     if phase.is_serving():
         OTHER.finish()
@@ -66,25 +66,20 @@ def sample_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
 
 # -- V1 runner ----------------------------------------------------------------------------------------------------------
 
-V1_TOKENS = Argument("num_tokens")
-V1_REQS = Argument("num_reqs")
 
-
-def v1_dispatched(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def v1_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
     """Mode and descriptor of the batch, after data-parallel ranks agreed."""
     if phase.is_serving():
         mode, batch = result[0], result[1]
-        FORWARD.dispatched(
-            describe.of_batch(mode, batch), int(V1_TOKENS.of(args, kwargs)), int(V1_REQS.of(args, kwargs))
-        )
+        FORWARD.dispatched(describe.of_batch(mode, batch), int(num_tokens), int(num_reqs))
 
 
-def forward_begins(args: Any, kwargs: Any) -> None:
+def forward_begins() -> None:
     """The model is launched by this call."""
     FORWARD.begin()
 
 
-def forward_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def forward_ends(token: None, result: Any) -> None:
     """The model was launched."""
     FORWARD.end()
 
@@ -92,14 +87,13 @@ def forward_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
 # -- wrappers of both runners -------------------------------------------------------------------------------------------
 
 
-def wrapper_begins(args: Any, kwargs: Any) -> int:
+def wrapper_begins(wrapper: Any) -> int:
     """How many graphs the wrapper holds: a call that adds one captures."""
-    return len(args[0].concrete_cudagraph_entries)
+    return len(wrapper.concrete_cudagraph_entries)
 
 
-def wrapper_ends(entries_before: int, result: Any, args: Any, kwargs: Any) -> None:
+def wrapper_ends(entries_before: int, result: Any, wrapper: Any) -> None:
     """CUDAGraphWrapper: one call replays one graph, captures one, or passes through."""
-    wrapper = args[0]
     if len(wrapper.concrete_cudagraph_entries) > entries_before:
         piece_captured(wrapper, 1, "CUDAGraphWrapper")
     else:
@@ -129,33 +123,29 @@ def piece_replayed(wrapper: Any, count: int, site: str) -> None:
         OTHER.piece(wrapper, "drafter", descriptor, count, site)
 
 
-BREAKABLE_CAPTURE = Argument("entry")
-BREAKABLE_REPLAY = Argument("entry")
-
-
-def breakable_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def breakable_captured(result: Any, wrapper: Any, entry: Any) -> None:
     """BreakableCUDAGraphWrapper captured one graph per segment."""
-    piece_captured(args[0], BREAKABLE_CAPTURE.of(args, kwargs).capture.num_graphs, "BreakableCUDAGraphWrapper")
+    piece_captured(wrapper, entry.capture.num_graphs, "BreakableCUDAGraphWrapper")
 
 
-def breakable_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def breakable_replayed(result: Any, wrapper: Any, entry: Any) -> None:
     """BreakableCUDAGraphWrapper replayed its segments."""
-    piece_replayed(args[0], BREAKABLE_REPLAY.of(args, kwargs).capture.num_graphs, "BreakableCUDAGraphWrapper")
+    piece_replayed(wrapper, entry.capture.num_graphs, "BreakableCUDAGraphWrapper")
 
 
-def drafter_dummy_begins(args: Any, kwargs: Any) -> None:
+def drafter_dummy_begins() -> None:
     """V1 runner: the main model's dummy run, which is also how it captures, goes on with the drafter's."""
     _capturing_owner.append("drafter")
 
 
-def drafter_dummy_ends(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def drafter_dummy_ends(token: None) -> None:
     """The drafter's dummy run is over."""
     _capturing_owner.pop()
 
 
-def ubatch_begins(args: Any, kwargs: Any) -> tuple[int, int | None]:
+def ubatch_begins(wrapper: Any) -> tuple[int, int | None]:
     """How many micro-batch graphs there are, and the size of the one that this call replays, if it does."""
-    graphs, context = args[0].cudagraphs, forward_context()
+    graphs, context = wrapper.cudagraphs, forward_context()
     slices = getattr(context, "ubatch_slices", None)
     if slices is None or describe.mode_name(context.cudagraph_runtime_mode) != "FULL":
         return len(graphs), None
@@ -163,10 +153,10 @@ def ubatch_begins(args: Any, kwargs: Any) -> tuple[int, int | None]:
     return len(graphs), size if size in graphs else None
 
 
-def ubatch_ends(token: tuple[int, int | None], result: Any, args: Any, kwargs: Any) -> None:
+def ubatch_ends(token: tuple[int, int | None], result: Any, wrapper: Any) -> None:
     """UBatchWrapper: a whole batch in micro-batches, one FULL graph."""
     graphs_before, size = token
-    graphs = args[0].cudagraphs
+    graphs = wrapper.cudagraphs
     if len(graphs) > graphs_before:
         FORWARD.captured = FORWARD.captured or FORWARD.running
         LOG.claim("microbatch", describe.of_size(next(reversed(graphs))), 1, "UBatchWrapper")
@@ -178,16 +168,13 @@ def ubatch_ends(token: tuple[int, int | None], result: Any, args: Any, kwargs: A
 
 # -- V2 runner ----------------------------------------------------------------------------------------------------------
 
-V2_TOKENS = Argument("num_tokens")
-V2_REQS = Argument("num_reqs")
 
-
-def v2_dispatched(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def v2_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
     """The batch's descriptor, after data-parallel ranks agreed; none runs where it has no tokens."""
     desc = result[0] if isinstance(result, tuple) else result
     note_v2(desc)
     if phase.is_serving() and desc.num_tokens:
-        FORWARD.dispatched(describe.of_execution(desc), int(V2_TOKENS.of(args, kwargs)), int(V2_REQS.of(args, kwargs)))
+        FORWARD.dispatched(describe.of_execution(desc), int(num_tokens), int(num_reqs))
         FORWARD.requested = id(desc)
 
 
@@ -197,25 +184,21 @@ def note_v2(desc: Any) -> None:
         _v2_fields.update(getattr(desc, "__dataclass_fields__", ("cg_mode",)))
 
 
-FULL_GRAPH = Argument("desc")
-
-
-def full_graph_begins(args: Any, kwargs: Any) -> bool:
+def full_graph_begins(manager: Any, desc: Any) -> bool:
     """`run_fullgraph`: the main model's pass, if it replays the very descriptor that was dispatched for it."""
-    is_main = FORWARD.pending and id(FULL_GRAPH.of(args, kwargs)) == FORWARD.requested
+    is_main = FORWARD.pending and id(desc) == FORWARD.requested
     if is_main:
         FORWARD.begin()
     return is_main
 
 
-def full_graph_ends(is_main: bool, result: Any, args: Any, kwargs: Any) -> None:
+def full_graph_ends(is_main: bool, result: Any, manager: Any, desc: Any) -> None:
     """One FULL graph was replayed."""
     if is_main:
         FORWARD.graphs += 1
         FORWARD.end()
     else:
-        desc = describe.of_execution(FULL_GRAPH.of(args, kwargs))
-        other_replay(manager_owner(args[0]), desc, 1, type(args[0]).__name__)
+        other_replay(manager_owner(manager), describe.of_execution(desc), 1, type(manager).__name__)
 
 
 def manager_owner(manager: Any) -> str:
@@ -223,9 +206,8 @@ def manager_owner(manager: Any) -> str:
     return "drafter" if DRAFTERS in type(manager).__module__ else "main"
 
 
-def manager_capture_begins(args: Any, kwargs: Any) -> set[Any]:
+def manager_capture_begins(manager: Any) -> set[Any]:
     """The FULL graphs that are there before `CudaGraphManager.capture`."""
-    manager = args[0]
     LOG.emit()
     LOG.unclaimed.clear()
     for descs in getattr(manager, "_capture_descs", {}).values():
@@ -235,9 +217,8 @@ def manager_capture_begins(args: Any, kwargs: Any) -> set[Any]:
     return set(manager.graphs)
 
 
-def manager_capture_ends(before: set[Any], result: Any, args: Any, kwargs: Any) -> None:
+def manager_capture_ends(before: set[Any], manager: Any) -> None:
     """New FULL graphs in the order of capture; the pieces of PIECEWISE ones were claimed by their wrappers already."""
-    manager = args[0]
     owner = _capturing_owner.pop()
     new = [desc for desc in manager.graphs if desc not in before]
     if len(LOG.unclaimed) != len(new):
@@ -249,35 +230,28 @@ def manager_capture_ends(before: set[Any], result: Any, args: Any, kwargs: Any) 
 
 # -- encoder and sampler graphs -----------------------------------------------------------------------------------------
 
-CAPTURED_BUDGET = Argument("token_budget")
-REPLAYED_BUDGET = Argument("token_budget")
 
-
-def encoder_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def encoder_captured(result: Any, token_budget: int) -> None:
     """One graph for a token budget of the multimodal encoder."""
-    LOG.claim("encoder", describe.of_size(CAPTURED_BUDGET.of(args, kwargs)), 1, "EncoderCudaGraphManager")
+    LOG.claim("encoder", describe.of_size(token_budget), 1, "EncoderCudaGraphManager")
 
 
-def encoder_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def encoder_replayed(result: Any, token_budget: int) -> None:
     """The encoder replayed the graph of a budget; None means that there is no such graph."""
     if result is not None:
-        budget = describe.of_size(REPLAYED_BUDGET.of(args, kwargs))
-        other_replay("encoder", budget, 1, "EncoderCudaGraphManager")
+        other_replay("encoder", describe.of_size(token_budget), 1, "EncoderCudaGraphManager")
 
 
-def centroids_captured(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def centroids_captured(result: Any, proposer: Any) -> None:
     """Gemma4Proposer captured one sampling graph per size, the last one last."""
-    for size in reversed(args[0]._centroids_graphs):
+    for size in reversed(proposer._centroids_graphs):
         LOG.claim("drafter", describe.of_size(size), 1, "Gemma4Proposer")
 
 
-HIDDEN_STATES = Argument("hidden_states")
-
-
-def centroids_replayed(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def centroids_replayed(result: Any, proposer: Any, hidden_states: Any) -> None:
     """Gemma4Proposer replays the smallest sampling graph that holds the rows, if there is one."""
-    rows = HIDDEN_STATES.of(args, kwargs).shape[0]
-    size = next((size for size in args[0]._centroids_sizes if size >= rows), None)
+    rows = hidden_states.shape[0]
+    size = next((size for size in proposer._centroids_sizes if size >= rows), None)
     if size is not None:
         other_replay("drafter", describe.of_size(size), 1, "Gemma4Proposer")
 
@@ -331,72 +305,72 @@ def _hook(name: str, module: str, target: str, *rest: Any, **options: Any) -> Ho
 
 
 HOOKS = (
-    _hook("v1_runner.execute_model", V1, "GPUModelRunner.execute_model", around, execute_begins, execute_ends),
-    _hook("v1_runner.sample_tokens", V1, "GPUModelRunner.sample_tokens", following, None, sample_ends, optional=True),
+    _hook("v1_runner.execute_model", V1, "GPUModelRunner.execute_model", AROUND, execute_begins, execute_ends),
+    _hook("v1_runner.sample_tokens", V1, "GPUModelRunner.sample_tokens", FOLLOWING, None, sample_ends, optional=True),
     _hook(
-        "v1_runner.dispatch", V1, "GPUModelRunner._determine_batch_execution_and_padding", following, None,
-        v1_dispatched, (V1_TOKENS, V1_REQS),
+        "v1_runner.dispatch", V1, "GPUModelRunner._determine_batch_execution_and_padding", FOLLOWING, None,
+        v1_dispatched, ("num_tokens", "num_reqs"),
     ),
     _hook(
-        "v1_runner.forward", V1, "GPUModelRunner._model_forward", around, forward_begins, forward_ends, optional=True
+        "v1_runner.forward", V1, "GPUModelRunner._model_forward", AROUND, forward_begins, forward_ends, optional=True
     ),
-    _hook("v2_runner.execute_model", V2, "GPUModelRunner.execute_model", around, execute_begins, execute_ends),
-    _hook("v2_runner.sample_tokens", V2, "GPUModelRunner.sample_tokens", following, None, sample_ends, optional=True),
+    _hook("v2_runner.execute_model", V2, "GPUModelRunner.execute_model", AROUND, execute_begins, execute_ends),
+    _hook("v2_runner.sample_tokens", V2, "GPUModelRunner.sample_tokens", FOLLOWING, None, sample_ends, optional=True),
     _hook(
-        "v2_runner.dispatch", V2, "dispatch_cg_and_sync_dp", following, None, v2_dispatched, (V2_TOKENS, V2_REQS)
-    ),
-    _hook(
-        "v2_runner.forward_start", TIMING, "StepTimingCollector.forward_start", ahead, forward_begins, optional=True
+        "v2_runner.dispatch", V2, "dispatch_cg_and_sync_dp", FOLLOWING, None, v2_dispatched, ("num_tokens", "num_reqs")
     ),
     _hook(
-        "graph_manager.run_fullgraph", MANAGER, "CudaGraphManager.run_fullgraph", around, full_graph_begins,
-        full_graph_ends, (FULL_GRAPH,),
+        "v2_runner.forward_start", TIMING, "StepTimingCollector.forward_start", AHEAD, forward_begins, optional=True
     ),
     _hook(
-        "graph_manager.run_pw_graph", MANAGER, "CudaGraphManager.run_pw_graph", around, forward_begins, forward_ends,
+        "graph_manager.run_fullgraph", MANAGER, "CudaGraphManager.run_fullgraph", AROUND, full_graph_begins,
+        full_graph_ends, (SELF, "desc"),
+    ),
+    _hook(
+        "graph_manager.run_pw_graph", MANAGER, "CudaGraphManager.run_pw_graph", AROUND, forward_begins, forward_ends,
         optional=True,
     ),
     _hook(
-        "graph_manager.capture", MANAGER, "CudaGraphManager.capture", scope, manager_capture_begins,
-        manager_capture_ends,
+        "graph_manager.capture", MANAGER, "CudaGraphManager.capture", SCOPE, manager_capture_begins,
+        manager_capture_ends, (SELF,),
     ),
-    _hook("graph_wrapper.call", WRAPPER, "CUDAGraphWrapper.__call__", around, wrapper_begins, wrapper_ends),
+    _hook("graph_wrapper.call", WRAPPER, "CUDAGraphWrapper.__call__", AROUND, wrapper_begins, wrapper_ends, (SELF,)),
     _hook(
-        "breakable_wrapper.capture", BREAKABLE, "BreakableCUDAGraphWrapper._capture", following, None,
-        breakable_captured, (BREAKABLE_CAPTURE,), optional=True,
+        "breakable_wrapper.capture", BREAKABLE, "BreakableCUDAGraphWrapper._capture", FOLLOWING, None,
+        breakable_captured, (SELF, "entry"), optional=True,
     ),
     _hook(
-        "breakable_wrapper.replay", BREAKABLE, "BreakableCUDAGraphWrapper._replay", following, None,
-        breakable_replayed, (BREAKABLE_REPLAY,), optional=True,
+        "breakable_wrapper.replay", BREAKABLE, "BreakableCUDAGraphWrapper._replay", FOLLOWING, None,
+        breakable_replayed, (SELF, "entry"), optional=True,
     ),
     *(
         _hook(
-            f"drafter.dummy_run.{module}.{name}", f"vllm.v1.spec_decode.{module}", f"{name}.dummy_run", scope,
+            f"drafter.dummy_run.{module}.{name}", f"vllm.v1.spec_decode.{module}", f"{name}.dummy_run", SCOPE,
             drafter_dummy_begins, drafter_dummy_ends, optional=True,
         )
         for module, name in DRAFTER_DUMMY_RUNS
     ),
-    _hook("ubatch_wrapper.call", UBATCH, "UBatchWrapper.__call__", around, ubatch_begins, ubatch_ends),
+    _hook("ubatch_wrapper.call", UBATCH, "UBatchWrapper.__call__", AROUND, ubatch_begins, ubatch_ends, (SELF,)),
     _hook(
-        "encoder.capture", ENCODER, "EncoderCudaGraphManager._capture_budget_graph", following, None,
-        encoder_captured, (CAPTURED_BUDGET,), optional=True,
+        "encoder.capture", ENCODER, "EncoderCudaGraphManager._capture_budget_graph", FOLLOWING, None,
+        encoder_captured, ("token_budget",), optional=True,
     ),
     _hook(
-        "encoder.replay", ENCODER, "EncoderCudaGraphManager._run_budget_graph", following, None, encoder_replayed,
-        (REPLAYED_BUDGET,), optional=True,
+        "encoder.replay", ENCODER, "EncoderCudaGraphManager._run_budget_graph", FOLLOWING, None, encoder_replayed,
+        ("token_budget",), optional=True,
     ),
     _hook(
-        "gemma4.capture", GEMMA4, "Gemma4Proposer._setup_centroids_cuda_graphs", following, None, centroids_captured,
-        optional=True,
+        "gemma4.capture", GEMMA4, "Gemma4Proposer._setup_centroids_cuda_graphs", FOLLOWING, None, centroids_captured,
+        (SELF,), optional=True,
     ),
     _hook(
-        "gemma4.replay", GEMMA4, "Gemma4Proposer._greedy_sample", following, None, centroids_replayed,
-        (HIDDEN_STATES,), optional=True,
+        "gemma4.replay", GEMMA4, "Gemma4Proposer._greedy_sample", FOLLOWING, None, centroids_replayed,
+        (SELF, "hidden_states"), optional=True,
     ),
-    _hook("torch.capture_begin", TORCH, "CUDAGraph.capture_begin", ahead, LOG.begin, late=True),
-    _hook("torch.capture_end", TORCH, "CUDAGraph.capture_end", following, None, LOG.end, late=True),
+    _hook("torch.capture_begin", TORCH, "CUDAGraph.capture_begin", AHEAD, LOG.begin, late=True),
+    _hook("torch.capture_end", TORCH, "CUDAGraph.capture_end", FOLLOWING, None, LOG.end, late=True),
     *(
-        (_hook("torch.replay", TORCH, "CUDAGraph.replay", ahead, COUNTS.replayed, late=True),)
+        (_hook("torch.replay", TORCH, "CUDAGraph.replay", AHEAD, COUNTS.replayed, late=True),)
         if THIS.settings.check_replays
         else ()
     ),

@@ -7,24 +7,28 @@ vLLM's own collector counts every block that is handed out again.
 
 from __future__ import annotations
 
-import time
+from time import monotonic_ns
 from typing import Any
 
 from profilemate.probe.hook import (
-    Argument,
+    AROUND,
+    AROUND_LISTED,
+    FOLLOWING,
+    FOLLOWING_NONE,
+    FOLLOWING_TRUE,
+    NOTING_TRUE,
+    SCOPE,
+    SELF,
     Hook,
-    around,
-    around_iterable,
-    following,
-    following_none,
-    following_true,
-    scope,
 )
 from profilemate.probe.process import THIS
 from profilemate.trackers.kv_cache import events
 from profilemate.trackers.kv_cache.pool import UNKNOWN, PoolState
 
 _pools: dict[int, PoolState] = {}
+_dropped: list[Any] = []
+"""Blocks whose content `_maybe_evict_cached_block` has dropped; counted when the call that made it do so is over."""
+
 _engines = 0
 _pools_met = 0
 _next_other_pools_ns = 0
@@ -33,16 +37,33 @@ STEPS = THIS.writer.stream(events.STEPS)
 USAGE = THIS.writer.stream(events.USAGE)
 EVICTIONS = THIS.writer.stream(events.EVICTIONS)
 OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
+STEP_STREAMS = (EVICTIONS, USAGE, STEPS, OTHER_POOLS)
+"""The row that says that a step is over comes after what happened in it."""
+
+
+def meet(pool: Any, just_dropped: int = 0) -> PoolState:
+    """Begin to count for a pool: a new one, or one that was there before us. It is forgotten when it is gone.
+
+    `just_dropped` of its free blocks had content until a moment ago.
+    """
+    global _pools_met
+    key = id(pool)
+    state = _pools[key] = PoolState(pool, _pools_met, lambda gone: forget(key, gone))
+    state.cached_free += just_dropped
+    _pools_met += 1
+    return state
+
+
+def forget(key: int, gone: Any) -> None:
+    """A pool is gone, and another one may get its id."""
+    state = _pools.get(key)
+    if state is not None and state.ref is gone:
+        del _pools[key]
 
 
 def state_of(pool: Any) -> PoolState:
-    """The counters of a pool; a pool that was there before us is met here."""
-    global _pools_met
-    state = _pools.get(id(pool))
-    if state is None or state.ref() is not pool:
-        state = _pools[id(pool)] = PoolState(pool, _pools_met)
-        _pools_met += 1
-    return state
+    """The counters of a pool."""
+    return _pools.get(id(pool)) or meet(pool)
 
 
 def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
@@ -55,129 +76,90 @@ def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
 # -- BlockPool ----------------------------------------------------------------------------------------------------------
 
 
-def pool_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def pool_made(result: None, pool: Any) -> None:
     """Know a new pool from its first block on."""
-    state_of(args[0])
+    meet(pool)
 
 
-class PoolCall:
-    """The `get_new_blocks` or `evict_blocks` that is running, and the blocks whose content it has dropped so far.
-
-    They are counted together when it returns: the hook on each single eviction is on vLLM's path once per block.
-    """
-
-    def __init__(self) -> None:
-        """None is running."""
-        self.forget()
-
-    def forget(self) -> None:
-        """None is running: also for a forked child."""
-        self.state: PoolState | None = None
-        self.pool_id = 0
-        self.dropped: list[Any] = []
-
-    def begin(self, pool: Any, cause: str) -> PoolState:
-        """Evictions of this pool from here on have this cause."""
-        if self.dropped:
-            self.settle()
-        state = self.state = state_of(pool)
-        self.pool_id = id(pool)
-        state.cause = cause
-        return state
-
-    def settle(self) -> None:
-        """Count what was dropped; the births are still those of the lives that ended."""
-        if self.state is not None and self.dropped:
-            count_evictions(self.state, self.dropped, time.monotonic_ns())
-            self.dropped.clear()
-
-    def end(self) -> None:
-        """The call returned."""
-        if self.state is not None:
-            self.settle()
-            self.state.cause = ""
-        self.state, self.pool_id = None, 0
-
-
-CALL = PoolCall()
-
-
-def allocation_begins(args: Any, kwargs: Any) -> PoolState:
-    """Evictions from here on make room for new blocks."""
-    return CALL.begin(args[0], "allocation")
-
-
-def blocks_allocated(state: PoolState, blocks: Any, args: Any, kwargs: Any) -> None:
-    """`get_new_blocks` handed out blocks: their lives begin."""
-    CALL.end()
+def blocks_allocated(blocks: list[Any], pool: Any) -> None:
+    """`get_new_blocks` handed out blocks: the lives of some may have ended with that, and their next ones begin."""
     if not blocks:
         return
-    now = time.monotonic_ns()
+    state = _pools.get(id(pool)) or meet(pool, len(_dropped))
+    now = monotonic_ns()
+    if _dropped:
+        settle_allocation(state, blocks, now)
     births, accesses = state.births, state.accesses
     for block in blocks:
-        block_id = block.block_id
-        births[block_id] = now
-        accesses[block_id] = now
+        births[block.block_id] = accesses[block.block_id] = now
     state.allocated += len(blocks)
-    in_use = state.total - args[0].get_num_free_blocks()
-    state.note_use(in_use, now)
+    in_use = state.total - pool.get_num_free_blocks()
+    if in_use > state.step_peak:
+        state.note_use(in_use, now)
     count_operation(state, in_use, now)
 
 
-EVICTED_BLOCK = Argument("block")
+def settle_allocation(state: PoolState, blocks: list[Any], now: int) -> None:
+    """Count what the call that handed out `blocks` dropped; what was dropped before it had another cause."""
+    dropped = take_dropped()
+    if len(dropped) > len(blocks):
+        handed_out = {id(block) for block in blocks}
+        settle_others([block for block in dropped if id(block) not in handed_out])
+        dropped = [block for block in dropped if id(block) in handed_out]
+    settle(state, dropped, "allocation", now)
 
 
-def block_evicted(token: None, result: Any, args: Any, kwargs: Any) -> None:
-    """`_maybe_evict_cached_block` dropped a block's content."""
-    if id(args[0]) == CALL.pool_id:
-        CALL.dropped.append(EVICTED_BLOCK.of(args, kwargs))
-    else:
-        count_evictions(state_of(args[0]), [EVICTED_BLOCK.of(args, kwargs)], time.monotonic_ns())
+def settle_others(blocks: list[Any]) -> None:
+    """Count evictions by neither of BlockPool's two ways (Mamba checkpoints of vLLM 0.33), each for the pool that holds it."""
+    for state in _pools.values():
+        held = getattr(state.ref(), "blocks", ())
+        ours = [block for block in blocks if block.block_id < len(held) and held[block.block_id] is block]
+        if ours:
+            settle(state, ours, "other", monotonic_ns())
 
 
-def count_evictions(state: PoolState, blocks: list[Any], now: int) -> None:
-    """Count evictions of one moment. Blocks that are being handed out were free; others tell by their references."""
-    births, accesses, engine = state.births, state.accesses, state.engine
-    cause = state.cause or "other"
-    handed_out = cause == "allocation"
-    lifetimes = idles = unknown = freed = 0
+def settle(state: PoolState, blocks: list[Any], cause: str, now: int) -> None:
+    """Count the evictions of one moment. Blocks being handed out were free; others tell by their references."""
+    births, accesses = state.births, state.accesses
+    cells: list[Any] = []
+    lifetimes = idles = 0
     for block in blocks:
         block_id = block.block_id
         birth = births[block_id]
-        lifetime: int | None = now - birth
-        idle: int | None = now - accesses[block_id]
         if birth == UNKNOWN:
-            lifetime = idle = None
-            unknown += 1
-        else:
-            lifetimes += now - birth
-            idles += now - accesses[block_id]
-        if handed_out or block.ref_cnt == 0:
-            freed += 1
-        if engine is not None:
-            EVICTIONS.add((now, engine, block_id, lifetime, idle, cause))
-    state.evicted += len(blocks)
-    state.timed_evictions += len(blocks) - unknown
+            cells += (block_id, None, None)
+            continue
+        lifetime, idle = now - birth, now - accesses[block_id]
+        cells += (block_id, lifetime, idle)
+        lifetimes += lifetime
+        idles += idle
+        state.timed_evictions += 1
     state.lifetime_ns += lifetimes
     state.idle_ns += idles
-    state.cached_free -= freed
+    state.evicted += len(blocks)
+    state.cached_free -= len(blocks) if cause == "allocation" else sum(block.ref_cnt == 0 for block in blocks)
+    if state.engine is not None:
+        EVICTIONS.add(f"{now},{state.engine},%s,%s,%s,{cause}\n" * len(blocks) % tuple(cells))
 
 
-TOUCHED_BLOCKS = Argument("blocks")
+def take_dropped() -> list[Any]:
+    """The blocks that lost their content since the last look."""
+    dropped = _dropped.copy()
+    _dropped.clear()
+    return dropped
 
 
-def touch_begins(args: Any, kwargs: Any) -> int:
+def touch_begins(pool: Any, blocks: Any) -> int:
     """Free blocks before a prefix hit takes some of them."""
-    return int(args[0].get_num_free_blocks())
+    return int(pool.get_num_free_blocks())
 
 
-def blocks_touched(free_before: int, result: Any, args: Any, kwargs: Any) -> None:
+def blocks_touched(free_before: int, result: Any, pool: Any, blocks: Any) -> None:
     """A prefix hit re-uses blocks, free ones or those of running requests."""
-    pool = args[0]
     state = state_of(pool)
-    now = time.monotonic_ns()
+    now = monotonic_ns()
     count = empty = 0
-    for block in flat(TOUCHED_BLOCKS.of(args, kwargs)):
+    for block in flat(blocks):
         if not block.is_null:
             state.accesses[block.block_id] = now
             count += 1
@@ -200,18 +182,13 @@ def flat(blocks: Any) -> Any:
     return blocks
 
 
-FREED_BLOCKS = Argument("ordered_blocks")
-UNPINNED_BLOCKS = Argument("blocks")
-
-
-def free_begins(args: Any, blocks: list[Any]) -> int:
+def free_begins(pool: Any, blocks: list[Any]) -> int:
     """Free blocks before references are dropped."""
-    return int(args[0].get_num_free_blocks())
+    return int(pool.get_num_free_blocks())
 
 
-def blocks_freed(free_before: int, result: Any, args: Any, blocks: list[Any]) -> None:
+def blocks_freed(free_before: int, result: Any, pool: Any, blocks: list[Any]) -> None:
     """References were dropped; the free count tells how many blocks really went back."""
-    pool = args[0]
     state = state_of(pool)
     free_after = pool.get_num_free_blocks()
     returned = free_after - free_before
@@ -233,7 +210,7 @@ def blocks_freed(free_before: int, result: Any, args: Any, blocks: list[Any]) ->
     state.freed += returned
     if pool.enable_caching:
         state.cached_free += cached
-    count_operation(state, state.total - free_after, time.monotonic_ns())
+    count_operation(state, state.total - free_after, monotonic_ns())
 
 
 def distinct_cached(blocks: list[Any]) -> int:
@@ -242,49 +219,45 @@ def distinct_cached(blocks: list[Any]) -> int:
     return sum(1 for block in ours.values() if block.block_hash is not None)
 
 
-def invalidation_begins(args: Any, kwargs: Any) -> PoolState:
+def invalidation_begins(pool: Any) -> PoolState:
     """`evict_blocks`: a connector found blocks to be wrong."""
-    return CALL.begin(args[0], "invalidation")
+    settle_others(take_dropped())
+    return state_of(pool)
 
 
-def invalidation_ends(state: PoolState, result: Any, args: Any, kwargs: Any) -> None:
+def invalidation_ends(state: PoolState, pool: Any) -> None:
     """Later evictions have other causes."""
-    CALL.end()
+    dropped = take_dropped()
+    if dropped:
+        settle(state, dropped, "invalidation", monotonic_ns())
 
 
-def prefix_cache_reset(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def prefix_cache_reset(result: bool, pool: Any) -> None:
     """All content was dropped at once, which is no eviction. A row now, since no step may follow."""
-    state = state_of(args[0])
+    state = state_of(pool)
     state.resets += 1
     state.cached_free = 0
     if state.engine is not None:
-        STEPS.add(state.step_row(args[0], time.monotonic_ns()))
+        STEPS.add(state.step_row(pool, monotonic_ns()))
         THIS.flush()
 
 
 # -- KVCacheManager -----------------------------------------------------------------------------------------------------
 
 
-def allocation_failed(token: None, result: None, args: Any, kwargs: Any) -> None:
+def allocation_failed(result: None, manager: Any) -> None:
     """`allocate_slots` found no room for a request."""
-    state_of(args[0].block_pool).failed_allocations += 1
+    state_of(manager.block_pool).failed_allocations += 1
 
 
-LOOKED_UP = Argument("request")
-NUM_HITS = Argument("num_hits")
-
-
-def lookup_recorded(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def lookup_recorded(result: Any, manager: Any, request: Any, num_hits: int) -> None:
     """VLLM 0.28 and later: a look-up is counted once, when the request is admitted."""
-    count_lookup(args[0], LOOKED_UP.of(args, kwargs), NUM_HITS.of(args, kwargs))
+    count_lookup(manager, request, num_hits)
 
 
-LOOKED_UP_EARLY = Argument("request")
-
-
-def lookup_done(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def lookup_done(result: Any, manager: Any, request: Any) -> None:
     """VLLM 0.26 and earlier: every look-up is counted, also of a request that then finds no room."""
-    count_lookup(args[0], LOOKED_UP_EARLY.of(args, kwargs), result[1])
+    count_lookup(manager, request, result[1])
 
 
 def count_lookup(manager: Any, request: Any, hit_tokens: int) -> None:
@@ -304,52 +277,51 @@ def count_lookup(manager: Any, request: Any, hit_tokens: int) -> None:
 # -- Scheduler ----------------------------------------------------------------------------------------------------------
 
 
-def scheduler_made(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def scheduler_made(result: None, scheduler: Any) -> None:
     """The pool of a scheduler is the KV cache of an engine; any other pool is not."""
     global _engines
-    state = state_of(args[0].kv_cache_manager.block_pool)
+    state = state_of(scheduler.kv_cache_manager.block_pool)
     if state.engine is None:
         state.engine = _engines
         _engines += 1
 
 
-def request_preempted(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def request_preempted(result: Any, scheduler: Any) -> None:
     """A running request lost its blocks."""
-    state_of(args[0].kv_cache_manager.block_pool).preemptions += 1
+    state_of(scheduler.kv_cache_manager.block_pool).preemptions += 1
 
 
-def step_scheduled(token: None, scheduled: Any, args: Any, kwargs: Any) -> None:
+def step_scheduled(scheduled: Any, scheduler: Any) -> None:
     """A batch was chosen. Under the V2 runner the "new" requests include those that come back from a preemption."""
-    scheduler = args[0]
     for new in scheduled.scheduled_new_reqs:
         request = scheduler.requests.get(new.req_id)
         if request is not None and not getattr(request, "num_preemptions", 0):
             state_of(scheduler.kv_cache_manager.block_pool).prompt_tokens += request.num_prompt_tokens
 
 
-FINISHED_BATCH = Argument("scheduler_output")
-
-
-def step_finished(token: None, result: Any, args: Any, kwargs: Any) -> None:
+def step_finished(outputs: dict[int, Any], scheduler: Any, scheduler_output: Any) -> None:
     """The output of an engine step was processed: its row, and everything before it, goes to the kernel now."""
-    pool = args[0].kv_cache_manager.block_pool
-    state = state_of(pool)
-    now = time.monotonic_ns()
+    pool = scheduler.kv_cache_manager.block_pool
+    state = _pools.get(id(pool)) or meet(pool)
+    now = monotonic_ns()
     state.step += 1
-    tokens = FINISHED_BATCH.of(args, kwargs).total_num_scheduled_tokens
+    tokens = scheduler_output.total_num_scheduled_tokens
     if tokens:
         state.busy_steps += 1
         state.scheduled_tokens += tokens
-        if any(outputs.outputs for outputs in result.values()):
-            state.output_steps += 1
+        for of_client in outputs.values():
+            if of_client.outputs:
+                state.output_steps += 1
+                break
+    if _dropped:
+        settle_others(take_dropped())
     STEPS.add(state.step_row(pool, now))
     if state.peak > state.peak_reported:
         state.peak_reported = state.peak
         USAGE.add((state.peak_time_ns, state.engine, "peak", state.peak, state.total))
-    state.step_peak = state.total - pool.get_num_free_blocks()
     if len(_pools) > 1:
         report_other_pools(now)
-    THIS.flush()
+    THIS.flush_step(STEP_STREAMS, now)
 
 
 def report_other_pools(now_ns: int) -> None:
@@ -371,9 +343,9 @@ def report_other_pools(now_ns: int) -> None:
 
 def after_fork() -> None:
     """A forked child has no pools of its own yet."""
-    CALL.forget()
     global _engines, _pools_met
     _pools.clear()
+    _dropped.clear()
     _engines = _pools_met = 0
 
 
@@ -388,27 +360,29 @@ def _hook(module: str, target: str, *rest: Any, **options: Any) -> Hook:
 
 
 HOOKS = (
-    _hook(POOL, "BlockPool.__init__", following, None, pool_made),
-    _hook(POOL, "BlockPool.get_new_blocks", around, allocation_begins, blocks_allocated),
-    _hook(POOL, "BlockPool._maybe_evict_cached_block", following_true, None, block_evicted, (EVICTED_BLOCK,)),
-    _hook(POOL, "BlockPool.touch", around, touch_begins, blocks_touched, (TOUCHED_BLOCKS,)),
-    _hook(POOL, "BlockPool.free_blocks", around_iterable, free_begins, blocks_freed, (FREED_BLOCKS,)),
+    _hook(POOL, "BlockPool.__init__", FOLLOWING, None, pool_made, (SELF,)),
+    _hook(POOL, "BlockPool.get_new_blocks", FOLLOWING, None, blocks_allocated, (SELF,)),
+    _hook(POOL, "BlockPool._maybe_evict_cached_block", NOTING_TRUE, None, _dropped.append, ("block",)),
+    _hook(POOL, "BlockPool.touch", AROUND, touch_begins, blocks_touched, (SELF, "blocks")),
+    _hook(POOL, "BlockPool.free_blocks", AROUND_LISTED, free_begins, blocks_freed, (SELF, "ordered_blocks")),
     _hook(
-        POOL, "BlockPool.unpin_blocks", around_iterable, free_begins, blocks_freed, (UNPINNED_BLOCKS,), optional=True
+        POOL, "BlockPool.unpin_blocks", AROUND_LISTED, free_begins, blocks_freed, (SELF, "blocks"), optional=True
     ),
-    _hook(POOL, "BlockPool.evict_blocks", scope, invalidation_begins, invalidation_ends, optional=True),
-    _hook(POOL, "BlockPool.reset_prefix_cache", following_true, None, prefix_cache_reset),
-    _hook(MANAGER, "KVCacheManager.allocate_slots", following_none, None, allocation_failed),
+    _hook(POOL, "BlockPool.evict_blocks", SCOPE, invalidation_begins, invalidation_ends, (SELF,), optional=True),
+    _hook(POOL, "BlockPool.reset_prefix_cache", FOLLOWING_TRUE, None, prefix_cache_reset, (SELF,)),
+    _hook(MANAGER, "KVCacheManager.allocate_slots", FOLLOWING_NONE, None, allocation_failed, (SELF,)),
     _hook(
-        MANAGER, "KVCacheManager.record_prefix_cache_stats", following, None, lookup_recorded, (LOOKED_UP, NUM_HITS),
-        optional=True,
+        MANAGER, "KVCacheManager.record_prefix_cache_stats", FOLLOWING, None, lookup_recorded,
+        (SELF, "request", "num_hits"), optional=True,
     ),
     _hook(
-        MANAGER, "KVCacheManager.get_computed_blocks", following, None, lookup_done, (LOOKED_UP_EARLY,),
+        MANAGER, "KVCacheManager.get_computed_blocks", FOLLOWING, None, lookup_done, (SELF, "request"),
         unless="KVCacheManager.record_prefix_cache_stats",
     ),
-    _hook(SCHEDULER, "Scheduler.__init__", following, None, scheduler_made),
-    _hook(SCHEDULER, "Scheduler._preempt_request", following, None, request_preempted, optional=True),
-    _hook(SCHEDULER, "Scheduler.schedule", following, None, step_scheduled),
-    _hook(SCHEDULER, "Scheduler.update_from_output", following, None, step_finished, (FINISHED_BATCH,)),
+    _hook(SCHEDULER, "Scheduler.__init__", FOLLOWING, None, scheduler_made, (SELF,)),
+    _hook(SCHEDULER, "Scheduler._preempt_request", FOLLOWING, None, request_preempted, (SELF,), optional=True),
+    _hook(SCHEDULER, "Scheduler.schedule", FOLLOWING, None, step_scheduled, (SELF,)),
+    _hook(
+        SCHEDULER, "Scheduler.update_from_output", FOLLOWING, None, step_finished, (SELF, "scheduler_output")
+    ),
 )  # fmt: skip

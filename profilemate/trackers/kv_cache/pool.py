@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from array import array
+from collections.abc import Callable
 from typing import Any
 
 UNKNOWN = -1
@@ -13,16 +13,15 @@ UNKNOWN = -1
 class PoolState:
     """What happened to one pool so far. The null block is never counted. Times are monotonic nanoseconds."""
 
-    def __init__(self, pool: Any, number: int) -> None:
-        """Begin with the state that the pool has now. Only a weak reference to it is kept."""
+    def __init__(self, pool: Any, number: int, gone: Callable[[Any], None]) -> None:
+        """Begin with the state that the pool has now. Only a weak reference to it is kept; `gone` is its callback."""
         self.number = number
-        self.ref = weakref.ref(pool)
+        self.ref = weakref.ref(pool, gone)
         self.num_blocks = int(pool.num_gpu_blocks)
         self.total = self.num_blocks - 1
-        self.births = array("q", [UNKNOWN]) * self.num_blocks
-        self.accesses = array("q", [UNKNOWN]) * self.num_blocks
+        self.births = [UNKNOWN] * self.num_blocks
+        self.accesses = [UNKNOWN] * self.num_blocks
         self.engine: int | None = None
-        self.cause = ""
         self.allocated = self.touched = self.touched_free = self.released = 0
         self.freed = self.evicted = self.lifetime_ns = self.idle_ns = 0
         self.timed_evictions = self.failed_allocations = self.preemptions = self.resets = 0
@@ -42,11 +41,13 @@ class PoolState:
                 self.peak_time_ns = now_ns
 
     def step_row(self, pool: Any, now_ns: int) -> tuple[Any, ...]:
-        """A row of kv_steps."""
+        """A row of kv_steps; the next step's peak begins with the blocks in use now."""
         free = pool.get_num_free_blocks()
+        in_use = self.total - free
+        step_peak, self.step_peak = self.step_peak, in_use
         return (
-            now_ns, self.engine, self.step, self.total, self.total - free, self.cached_free, free - self.cached_free,
-            self.step_peak, self.peak, self.peak_time_ns, self.allocated, self.touched, self.touched_free,
+            now_ns, self.engine, self.step, self.total, in_use, self.cached_free, free - self.cached_free, step_peak,
+            self.peak, self.peak_time_ns, self.allocated, self.touched, self.touched_free,
             self.released, self.freed, self.evicted, self.lifetime_ns, self.idle_ns, self.timed_evictions,
             self.failed_allocations, self.preemptions, self.resets, self.query_requests, self.query_tokens,
             self.hit_tokens, self.preempted_query_tokens, self.preempted_hit_tokens, self.operations,

@@ -1,0 +1,11 @@
+"""`python benchmarks/overhead`, from whatever folder."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from overhead.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

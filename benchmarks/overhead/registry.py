@@ -1,0 +1,21 @@
+"""The benchmarks, in the order in which they run and are shown."""
+
+from __future__ import annotations
+
+from overhead import end_to_end, engine, graph_replay, python_start, scheduler_step, step_writes
+from overhead.samples import Benchmark
+
+BENCHMARKS: tuple[Benchmark, ...] = (
+    python_start.BENCHMARK,
+    scheduler_step.BENCHMARK,
+    graph_replay.BENCHMARK,
+    step_writes.BENCHMARK,
+    end_to_end.BENCHMARK,
+    engine.COMPUTING,
+    engine.REPLAYING,
+)
+
+
+def find(name: str) -> Benchmark:
+    """A benchmark by its name."""
+    return next(benchmark for benchmark in BENCHMARKS if benchmark.name == name)

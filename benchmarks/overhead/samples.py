@@ -1,0 +1,103 @@
+"""What a benchmark hands back: figures, each with its samples round by round, and facts that a reader needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+TELL_EVERY_S = 5.0
+
+
+class Target(NamedTuple):
+    """What a figure is held to. `rule` is a key of verdict.RULES."""
+
+    limit: float
+    rule: str = "at_most"
+
+
+class Figure(NamedTuple):
+    """One number, measured in rounds.
+
+    `bare[i]` was measured beside `profiled[i]`; it is empty where there is nothing to compare with. `effect` is a key of
+    summary.EFFECTS and says what is made of the two. A figure without a target is for information.
+    """
+
+    name: str
+    unit: str
+    effect: str
+    profiled: list[float]
+    bare: list[float] = []  # noqa: RUF012 - a named tuple's default, never changed
+    target: Target | None = None
+    sides: tuple[str, str] = ("with", "without")
+
+
+class Measurement(NamedTuple):
+    """Result of one benchmark."""
+
+    figures: list[Figure]
+    facts: dict[str, str]
+
+
+class Benchmark(NamedTuple):
+    """One module of this folder. `measure` gets the name of a size: full, quick (for the gate) or tiny (for tests)."""
+
+    name: str
+    title: str
+    measure: Callable[[str], Measurement]
+    environment: dict[str, str] = {}  # noqa: RUF012 - a named tuple's default, never changed
+    for_gate: bool = True
+    """Whether some figure of it has a target."""
+
+
+def write(path: Path, measurement: Measurement) -> None:
+    """Keep a measurement for the process that asked for it."""
+    figures = [figure._asdict() for figure in measurement.figures]
+    path.write_text(json.dumps({"figures": figures, "facts": measurement.facts}))
+
+
+def read(path: Path) -> Measurement:
+    """What `write` kept."""
+    kept = json.loads(path.read_text())
+    figures = [_figure(**fields) for fields in kept["figures"]]
+    return Measurement(figures, kept["facts"])
+
+
+def _figure(target: list[object] | None, sides: list[str], **fields: object) -> Figure:
+    return Figure(**fields, target=Target(*target) if target else None, sides=(sides[0], sides[1]))  # type: ignore[arg-type]
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"[bench {time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def rounds(name: str, count: int) -> Iterator[int]:
+    """Count from 0, telling now and then how far it is."""
+    tell_at = time.monotonic() + TELL_EVERY_S
+    for number in range(count):
+        if time.monotonic() >= tell_at:
+            say(f"{name}: round {number + 1} of {count}")
+            tell_at = time.monotonic() + TELL_EVERY_S
+        yield number
+
+
+def turn_about(number: int) -> tuple[bool, bool]:
+    """Order of one round, as whether ProfileMate is on: off on, on off, and so on, so that drifts cancel."""
+    return (False, True) if number % 2 == 0 else (True, False)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Every hook in, as a server has them, and out again."""
+    from profilemate.probe import install
+
+    install.begin()
+    try:
+        yield
+    finally:
+        install.remove_all()

@@ -1,0 +1,69 @@
+"""Is a target met, and is a figure so far from it that the gate closes?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from overhead.samples import Target
+
+GATE_FACTOR = 1.5
+RATIO_GATE = 0.99
+MET, NOT_MET, BEYOND_GATE, INFORMATION = "met", "not met", "beyond the gate", "for information"
+
+
+class Rule(NamedTuple):
+    """When a target is met and when the gate is passed, from the target's limit, the estimate and its interval."""
+
+    met: Callable[[float, float], bool]
+    beyond: Callable[[float, float, float], bool]
+    gate: Callable[[float], float]
+    words: str
+    gate_words: str
+
+
+RULES = {
+    "at_most": Rule(
+        met=lambda limit, estimate: estimate <= limit,
+        beyond=lambda limit, estimate, high: estimate > GATE_FACTOR * limit,
+        gate=lambda limit: GATE_FACTOR * limit,
+        words="at most",
+        gate_words="1.5 times the target",
+    ),
+    "ratio": Rule(
+        met=lambda limit, estimate: estimate >= limit,
+        beyond=lambda limit, estimate, high: high < RATIO_GATE,
+        gate=lambda limit: RATIO_GATE,
+        words="at least",
+        gate_words="an interval that lies wholly below it",
+    ),
+}
+
+
+def judge(target: Target | None, estimate: float, high: float) -> str:
+    """One of the four words above."""
+    if target is None:
+        return INFORMATION
+    rule = RULES[target.rule]
+    if rule.beyond(target.limit, estimate, high):
+        return BEYOND_GATE
+    return MET if rule.met(target.limit, estimate) else NOT_MET
+
+
+def beyond_gate(results: dict[str, Any]) -> Iterator[str]:
+    """A sentence for every figure of a results file that closes the gate."""
+    for name, benchmark in results["benchmarks"].items():
+        for figure in benchmark["figures"]:
+            if figure["verdict"] == BEYOND_GATE:
+                yield sentence(name, figure)
+
+
+def sentence(name: str, figure: dict[str, Any]) -> str:
+    """What is too much, in numbers."""
+    target, effect = figure["target"], figure["effect"]
+    rule = RULES[target["rule"]]
+    unit = effect["unit"]
+    return (
+        f"{name}, {figure['name']}: {effect['estimate']:.4g} {unit} ({effect['low']:.4g} to {effect['high']:.4g}) where "
+        f"{rule.words} {target['limit']:g} {unit} is the target, and the gate is at {target['gate']:g}: {rule.gate_words}"
+    )
