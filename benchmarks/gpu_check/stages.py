@@ -13,7 +13,10 @@ from gpu_check.compare import Check
 from gpu_check.rows import Rows
 from gpu_check.surroundings import Run, Surroundings
 
-V2_RUNNER = "vllm.v1.worker.gpu.model_runner.GPUModelRunner"
+RUNNERS = {
+    "v1": "vllm.v1.worker.gpu_model_runner.GPUModelRunner",
+    "v2": "vllm.v1.worker.gpu.model_runner.GPUModelRunner",
+}
 CAPTURE_SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 THROUGHPUT_PAIRS = 3
 TRACED = {"PROFILEMATE_DEVICE_TIMING_EVERY": "1", "PROFILEMATE_CHECK_REPLAYS": "1"}
@@ -143,8 +146,7 @@ def judge_oracles(stage: Stage, sides: Sides) -> list[Check]:
 def runner(stage: Stage, run: Run) -> Check:
     """That vLLM took the model runner that was asked for."""
     classes = run.result["runner"]
-    is_v2 = V2_RUNNER in classes
-    return Check("runner", is_v2 == (stage.runner == "v2"), f"{classes[0]} in vLLM {run.result['vllm']}", {})
+    return Check("runner", RUNNERS[stage.runner] in classes, f"{classes[0]} in vLLM {run.result['vllm']}", {})
 
 
 def run_throughput(stage: Stage, target: Target, around: Surroundings) -> Sides:

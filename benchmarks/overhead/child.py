@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from overhead import places, registry, samples
+from overhead import places, registry, samples  # noqa: E402 - needs the path
 
 if __name__ == "__main__":
     name, size, result = sys.argv[1:]

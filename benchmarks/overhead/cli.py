@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from overhead import places, registry, render, results, samples, table, verdict
-from overhead.samples import Benchmark, say
+from overhead.samples import Benchmark
+from overhead.turns import say
 
 EXIT_PASSED, EXIT_BEYOND_GATE, EXIT_FAILED = 0, 1, 2
 QUIET_ENDINGS = ("nanobind:", " - leaked", " - ... skipped", "See https://nanobind")

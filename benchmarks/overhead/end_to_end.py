@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from overhead.samples import Benchmark, Figure, Measurement, Target, rounds, say, turn_about
+from overhead.samples import Benchmark, Figure, Measurement, Target
+from overhead.turns import rounds, say, turn_about
 
 
 class Size(NamedTuple):

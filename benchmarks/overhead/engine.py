@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from overhead.samples import Benchmark, Figure, Measurement, rounds, say, turn_about
+from overhead.samples import Benchmark, Figure, Measurement
 from overhead.scheduler_step import STEP_US
+from overhead.turns import rounds, say, turn_about
 
 REQUESTS = 8
 PROMPT_TOKENS, OUTPUT_TOKENS = (16, 200), (16, 64)
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "load_format": "dummy",
     "max_model_len": 2048,
     "block_size": 32,
@@ -55,7 +56,9 @@ class Switch:
         """Know the hooks that are in now."""
         from profilemate.probe import install
 
-        places = [(*state.undo, state.wrapper.function) for state in install.states.values() if state.undo]
+        places = [
+            (*state.undo, state.wrapper.function) for state in install.states.values() if state.undo and state.wrapper
+        ]
         self.places: list[tuple[Any, str, Any, Any]] = places
         if not places:
             raise RuntimeError("no hook is in")
@@ -82,7 +85,8 @@ class Engine:
 
         self.llm = LLM(str(model), **OPTIONS, **options)
         self.steps = 0
-        core = self.llm.llm_engine.engine_core.engine_core
+        client: Any = self.llm.llm_engine.engine_core
+        core = client.engine_core
         step = core.step_fn
 
         def count_and_step() -> Any:
@@ -96,7 +100,8 @@ class Engine:
         from vllm import SamplingParams
 
         dice = random.Random(seed)
-        prompts, params = [], []
+        prompts: list[Any] = []
+        params: list[Any] = []
         for _ in range(REQUESTS):
             prompts.append({"prompt_token_ids": [dice.randint(10, 4000) for _ in range(dice.randint(*PROMPT_TOKENS))]})
             params.append(SamplingParams(max_tokens=dice.randint(*OUTPUT_TOKENS), ignore_eos=True, temperature=0))

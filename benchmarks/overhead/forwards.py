@@ -92,7 +92,7 @@ def make_runner() -> Any:
 
     for name, method in METHODS.items():
         setattr(GPUModelRunner, name, method)
-    runner = object.__new__(GPUModelRunner)
+    runner: Any = object.__new__(GPUModelRunner)
     with tempfile.TemporaryDirectory() as folder:
         runner.vllm_config = drive.make_vllm_config(drive.parse([]), Path(folder), 1024)
     runner.bench_mode = CUDAGraphMode.PIECEWISE

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from overhead import forwards
-from overhead.samples import Benchmark, Figure, Measurement, Target, recording, rounds, turn_about
+from overhead.samples import Benchmark, Figure, Measurement, Target
+from overhead.turns import recording, rounds, turn_about
 
 SETTLING = 30
 """Forwards at the start of a block that are not counted: caches, files, and the calls that ProfileMate times at first."""
@@ -33,8 +34,8 @@ class Block(NamedTuple):
     """One wrapper call, in the median forward."""
     pass_us: float
     """One whole `execute_model`, the write of its row included: the median."""
-    mean_pass_us: float
-    """The same as a mean: with the passes in which ProfileMate times its own calls, and with the machine's hiccups."""
+    cpu_us: float
+    """CPU time of the mean pass: with those in which ProfileMate times its own calls."""
 
 
 def run_block(runner: Any, count: int) -> Block:
@@ -43,14 +44,16 @@ def run_block(runner: Any, count: int) -> Block:
         runner.execute_model(None)
         runner.sample_tokens(None)
     calls, passes = [], []
+    cpu = time.process_time()
     for _ in range(count):
         began = time.perf_counter_ns()
         runner.execute_model(None)
         runner.sample_tokens(None)
         passes.append(time.perf_counter_ns() - began)
         calls.append(runner.bench_ns)
+    cpu_us = 1e6 * (time.process_time() - cpu) / count
     call_ns = statistics.median(calls) / forwards.PIECES
-    return Block(call_ns / 1e3, statistics.median(passes) / 1e3, statistics.fmean(passes) / 1e3)
+    return Block(call_ns / 1e3, statistics.median(passes) / 1e3, cpu_us)
 
 
 def run_blocks(runner: Any, size: Size) -> dict[bool, list[Block]]:
@@ -87,11 +90,11 @@ def measure(size: str) -> Measurement:
     on, off = blocks[True], blocks[False]
     calls = [block.call_us for block in on], [block.call_us for block in off]
     passes = [block.pass_us for block in on], [block.pass_us for block in off]
-    means = [block.mean_pass_us for block in on], [block.mean_pass_us for block in off]
+    cpu = [block.cpu_us for block in on], [block.cpu_us for block in off]
     figures = [
         Figure("one replaying call", "us", "difference", *calls, Target(0.5)),
         Figure("a whole forward pass", "us", "difference", *passes),
-        Figure("a whole forward pass, mean", "us", "difference", *means),
+        Figure("a whole forward pass, mean", "us of CPU", "difference", *cpu),
     ]
     return Measurement(figures, {"forward pass": f"{forwards.PIECES} pieces, which do nothing on the device"})
 

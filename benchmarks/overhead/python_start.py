@@ -8,7 +8,8 @@ import time
 from typing import NamedTuple
 
 from overhead.places import ROOT
-from overhead.samples import Benchmark, Figure, Measurement, Target, rounds, turn_about
+from overhead.samples import Benchmark, Figure, Measurement, Target
+from overhead.turns import rounds, turn_about
 
 ROUNDS = {"full": 400, "quick": 60, "tiny": 3}
 PROGRAMS = {
@@ -48,7 +49,7 @@ def measure(size: str) -> Measurement:
     """Starts in pairs, in changing order."""
     envs = environments()
     starts: dict[tuple[str, bool], list[Start]] = {(name, on): [] for name in PROGRAMS for on in (False, True)}
-    for name, program in PROGRAMS.items():
+    for program in PROGRAMS.values():
         for on in (False, True):
             start(program, envs[on])  # reads and compiles what later starts find ready
     for number in rounds("python_start", ROUNDS[size]):

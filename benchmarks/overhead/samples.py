@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-
-TELL_EVERY_S = 5.0
 
 
 class Target(NamedTuple):
@@ -69,35 +64,3 @@ def read(path: Path) -> Measurement:
 
 def _figure(target: list[object] | None, sides: list[str], **fields: object) -> Figure:
     return Figure(**fields, target=Target(*target) if target else None, sides=(sides[0], sides[1]))  # type: ignore[arg-type]
-
-
-def say(text: str) -> None:
-    """One line of progress."""
-    print(f"[bench {time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
-
-
-def rounds(name: str, count: int) -> Iterator[int]:
-    """Count from 0, telling now and then how far it is."""
-    tell_at = time.monotonic() + TELL_EVERY_S
-    for number in range(count):
-        if time.monotonic() >= tell_at:
-            say(f"{name}: round {number + 1} of {count}")
-            tell_at = time.monotonic() + TELL_EVERY_S
-        yield number
-
-
-def turn_about(number: int) -> tuple[bool, bool]:
-    """Order of one round, as whether ProfileMate is on: off on, on off, and so on, so that drifts cancel."""
-    return (False, True) if number % 2 == 0 else (True, False)
-
-
-@contextmanager
-def recording() -> Iterator[None]:
-    """Every hook in, as a server has them, and out again."""
-    from profilemate.probe import install
-
-    install.begin()
-    try:
-        yield
-    finally:
-        install.remove_all()

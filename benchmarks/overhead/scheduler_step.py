@@ -7,12 +7,14 @@ which tells how much of a difference is noise.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-from overhead.samples import Benchmark, Figure, Measurement, Target, recording, rounds
+from overhead.samples import Benchmark, Figure, Measurement, Target
+from overhead.turns import patched, recording, rounds
 
 STEP_US = 5000
 """The engine step that the overhead promise is about."""
@@ -65,11 +67,8 @@ def mfu_metrics() -> Iterator[None]:
         config.observability_config.enable_mfu_metrics = True
         return config
 
-    drive.make_vllm_config = make_with_mfu
-    try:
+    with patched(drive, "make_vllm_config", make_with_mfu):
         yield
-    finally:
-        drive.make_vllm_config = make
 
 
 class Variant(NamedTuple):
@@ -121,8 +120,6 @@ def measure(size: str) -> Measurement:
     """The intense trace, which the targets are about, and the calm one."""
     chosen = SIZES[size]
     with tempfile.TemporaryDirectory() as folder:
-        import os
-
         os.environ["PROFILEMATE_DIR"] = folder
         intense = drive_variants("intense trace", chosen, INTENSE, tuple(VARIANTS))
         calm = drive_variants("calm trace", chosen, CALM, CALM_VARIANTS)

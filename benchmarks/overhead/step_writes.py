@@ -10,12 +10,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from overhead import forwards
-from overhead.samples import Benchmark, Figure, Measurement, Target, recording, rounds
+from overhead.samples import Benchmark, Figure, Measurement, Target
+from overhead.turns import patched, recording, rounds
 
 
 class Size(NamedTuple):
@@ -56,20 +57,6 @@ class Clock:
         """Microseconds since the last look."""
         spent, self.spent_ns = self.spent_ns, 0
         return spent / 1e3
-
-
-@contextmanager
-def patched(owner: Any, name: str, value: Any) -> Iterator[Any]:
-    """An attribute replaced for a while."""
-    had, before = name in vars(owner), getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield value
-    finally:
-        if had:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
 
 
 class Steps(NamedTuple):

@@ -61,15 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(environment, profiling_config())
     for warning in settings.warnings:
         say(warning)
-    refuse_network_mount(settings)
-    session = folders.create_session(settings.directory, settings)
-    environment = child_environment(environment, session, settings)
+    session = begin_session(settings)
+    environment = child_environment(environment, session, settings) if session else unprofiled(environment)
     try:
         code = run_child(command, environment)
     except OSError as error:
-        shutil.rmtree(session, ignore_errors=True)
+        if session:
+            shutil.rmtree(session, ignore_errors=True)
         say(f"{command[0]} cannot be run: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    if not session:
+        return code
     try:
         report(Path(session), summary=not arguments.no_summary)
     except (OSError, SessionError, ValueError) as error:
@@ -77,6 +79,21 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; `profilemate export {session}` makes the files")
     return code
+
+
+def begin_session(settings: Settings) -> str:
+    """The new session's path; empty where there can be none: a server starts with a full disk as it would without us."""
+    try:
+        refuse_network_mount(settings)
+        return folders.create_session(settings.directory, settings)
+    except OSError as error:
+        say(f"off, nothing is recorded: {error}")
+        return ""
+
+
+def unprofiled(environment: dict[str, str]) -> dict[str, str]:
+    """The command's environment where nothing can be recorded."""
+    return {**environment, "PROFILEMATE_ENABLE": "0"}
 
 
 def refuse_network_mount(settings: Settings) -> None:

@@ -58,12 +58,18 @@ class Stream:
         """The waiting rows as CSV text, and how many they are. An empty cell stands for None."""
         pending, line = self.pending, self._line
         text = ""
+        rows = 0
         for _ in range(len(pending)):
             item = pending.popleft()
-            text += item if isinstance(item, str) else line % item
+            if isinstance(item, str):
+                text += item
+                rows += item.count("\n")
+            else:
+                text += line % item
+                rows += 1
         if "None" in text:
             text = text.replace("None", "")
-        return text.encode(), text.count("\n")
+        return text.encode(), rows
 
     def num_pending(self) -> int:
         """How many rows wait."""

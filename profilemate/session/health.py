@@ -24,6 +24,9 @@ class Timed(NamedTuple):
     sampled_ns: int = 0
 
 
+NOTHING_TIMED = Timed()
+
+
 @dataclass(frozen=True)
 class ProcessHook:
     """One hook in one process; `as_of_ns` (since the session began) is when the calls were last counted."""
@@ -34,7 +37,7 @@ class ProcessHook:
     calls: int
     failures: int
     as_of_ns: int | None
-    timed: Timed = Timed()
+    timed: Timed = NOTHING_TIMED
 
 
 @dataclass(frozen=True)

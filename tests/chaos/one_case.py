@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 
@@ -14,7 +15,10 @@ def is_ours(function: Any) -> bool:
 def run(change: Callable[[Any], Any], work: Callable[[], Any]) -> dict[str, Any]:
     """What `work` gave under changed hooks, the state of every hook, and whether all originals are back."""
     from profilemate.probe import install
+    from profilemate.trackers import TRACKERS
 
+    for tracker in TRACKERS:  # what an earlier case left in the trackers' memory is not this one's
+        import_module(f"profilemate.trackers.{tracker}.hooks").after_fork()
     probe_hooks, tracker_hooks = install.probe_hooks, install.tracker_hooks
     install.probe_hooks = lambda: tuple(change(hook) for hook in probe_hooks())
     install.tracker_hooks = lambda tracker: tuple(change(hook) for hook in tracker_hooks(tracker))

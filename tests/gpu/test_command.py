@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -64,11 +65,12 @@ def test_without_a_gpu_it_says_so_in_one_sentence_and_has_its_own_exit_code(tmp_
 
 
 def test_this_machines_own_pytorch_is_asked() -> None:
-    import torch
-
-    done = run(sys.executable, str(PROGRAM), "--only", "v1", "--seconds", "0")
-    assert done.returncode == (cli.COULD_NOT_RUN if torch.cuda.is_available() else cli.NO_GPU)
-    assert torch.cuda.is_available() or f"PyTorch {torch.__version__} sees no CUDA device" in done.stdout
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has an NVIDIA GPU: make gpu-check does more than say that there is none")
+    done = run(sys.executable, str(PROGRAM))
+    assert done.returncode == cli.NO_GPU
+    assert done.stdout.count("\n") == 1
+    assert f"PyTorch {importlib.metadata.version('torch')} sees no CUDA device" in done.stdout
 
 
 @pytest.mark.parametrize(("available", "code"), [(False, 0), (True, 2)])

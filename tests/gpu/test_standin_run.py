@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import importlib.util
 import json
 import shutil
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import environment
 import pytest
 import streams
-from gpu_check import archive, cli, stages
+from gpu_check import archive, cli, compare, cuda_trace, stages
 from gpu_check.compare import Check
 from gpu_check.rows import Rows
 from gpu_check.stages import STAGES, Sides, Target
@@ -32,8 +31,7 @@ VOCABULARY = 4096
 GPU_ONLY = {"device_time_full", "device_time_piecewise"}
 ONE_SIDED = {"sides"}
 ENGINE_SECONDS = 280.0
-SPAN_SHARE = 0.98
-"""Of the device time that the rows are given, the kernels' span takes this much."""
+CLOCK_SLACK_NS = 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def target(tiny_model: Path) -> Target:
         vocabulary=VOCABULARY,
         llm={"gpu_memory_utilization": 0.3, "block_size": 32, "num_gpu_blocks_override": 90},
         compilation={"mode": 3, "backend": "eager"},
-        kv_requests=48,
+        kv_requests=20,
         batch=2,
         output_tokens=8,
         rounds=1,
@@ -109,7 +107,7 @@ def test_every_check_that_needs_no_gpu_holds_on_a_real_engine(run: Run) -> None:
     assert checks["captures"].numbers["serving"] == checks["captures"].numbers["vllm"] > 40
     assert checks["captures"].numbers["estimate"] > 0
     assert checks["dispatches"].numbers["vllm"] > 100
-    assert checks["kv_cache"].numbers["totals"]["evicted"] > 100
+    assert checks["kv_cache"].numbers["totals"]["evicted"] > 20
     assert checks["check_mode"].numbers["serving"] > 100
     assert {"FULL", "PIECEWISE", "NONE"} <= checks["coverage"].numbers.keys()
 
@@ -121,16 +119,14 @@ def test_a_machine_without_device_times_is_told_so(run: Run) -> None:
 
 
 def test_the_launches_of_a_pass_lie_in_its_time(run: Run) -> None:
-    """The order by which passes and launches are matched is the order of their clocks."""
+    """Passes and launches are matched by their order; here the two clocks agree with it, but for what lies between them."""
     window = run.result["window"]
     passes = Rows(run.sessions).passes(window["began_ns"], window["ended_ns"])
-    pairs = stages.compare.launches_of(passes, stages.cuda_trace.read(run.trace).launches)
+    pairs = compare.launches_of(passes, cuda_trace.read(run.trace).launches)
     assert pairs is not None
-    firsts = [launches[0].start_ns for _, launches in pairs if launches]
-    gaps = [first - one.time_ns for first, (one, _) in zip(firsts, ((o, p) for o, p in pairs if p), strict=True)]
-    slack = 2_000_000
-    assert all(abs(gap - min(gaps)) <= (one.host_ns or 0) + slack for gap, (one, part) in zip(
-        gaps, ((o, p) for o, p in pairs if p), strict=True) if part)  # fmt: skip
+    waits = [(launches[0].start_ns - one.time_ns, one.host_ns or 0) for one, launches in pairs if launches]
+    between_clocks = min(wait for wait, _ in waits)
+    assert all(wait - between_clocks <= host_ns + CLOCK_SLACK_NS for wait, host_ns in waits)
 
 
 # -- the same run, spoilt -----------------------------------------------------------------------------------------------
@@ -252,7 +248,7 @@ def add_kernels(run: Run, span_ns: int) -> None:
     edit_trace(run, add)
 
 
-@pytest.mark.parametrize(("span_share", "holds"), [(SPAN_SHARE, True), (0.90, False), (1.10, False)])
+@pytest.mark.parametrize(("span_share", "holds"), [(0.98, True), (0.90, False), (1.10, False)])
 def test_device_times_are_held_against_the_kernels_of_each_pass(copy: Run, span_share: float, holds: bool) -> None:
     device_ns = 4_000_000
     add_device_times(copy, device_ns)
@@ -285,7 +281,8 @@ def test_an_archive_is_judged_alike_on_another_machine(
 
 def test_throughput_takes_the_hooks_out_and_in_within_one_engine(around: Surroundings, target: Target) -> None:
     stage = STAGES["throughput-v1"]
-    ours = around.run("throughput-with", stages.throughput_specification(stage, target), True, stage.env)
+    few = replace(target, compilation={**target.compilation, "cudagraph_capture_sizes": [1, 2]})
+    ours = around.run("throughput-with", stages.throughput_specification(stage, few), True, stage.env)
     checks = {check.name: check for check in stage.judge(stage, Sides([ours], [ours]))}
     assert checks["turns"].numbers == {"in": 2, "out": 2, "wrong": 0}
     assert checks["turns"].holds is True

@@ -112,11 +112,14 @@ def test_no_rows_are_removed_before_their_totals_are_on_disk(tmp_path: Path, mon
 
 
 def failing_write(monkeypatch: pytest.MonkeyPatch, failures: list[Any]) -> None:
+    """Let the next writes raise, write so many bytes, or go well (None)."""
     real = os.write
 
     def write(descriptor: int, data: bytes) -> int:
         if failures:
             failure = failures.pop(0)
+            if failure is None:
+                return real(descriptor, data)
             if isinstance(failure, int):
                 return real(descriptor, data[:failure])
             raise failure
@@ -172,6 +175,28 @@ def test_a_part_of_a_row_that_stays_is_the_end_of_a_segment(tmp_path: Path, monk
 
 def failing_call() -> None:
     raise OSError(errno.EIO, "broken")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EIO, "broken"), "EIO"),
+        (OSError(errno.EDQUOT, "quota"), "EDQUOT"),
+        (OSError(errno.EROFS, "read-only"), "EROFS"),
+        (BlockingIOError(errno.EAGAIN, "again"), "EAGAIN"),
+        (OSError("without a number"), "EIO"),
+    ],
+)
+def test_the_gap_names_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str) -> None:
+    writer = open_writer(tmp_path)
+    write_rows(writer, 1)
+    failing_write(monkeypatch, [error])
+    write_rows(writer, 1)
+    assert writer.trouble == reason
+    writer.paused_until_ns = 0
+    write_rows(writer, 1)
+    assert [(row["rows"], row["reason"]) for row in streams.rows(tmp_path, "gaps")] == [("1", reason)]
+    assert writer.trouble == ""
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), 0, 3], ids=["raises", "nothing", "torn"])
@@ -305,12 +330,16 @@ def test_gaps_outlive_a_disk_that_is_full_again(tmp_path: Path, monkeypatch: pyt
     write_rows(writer, 1)
     full = OSError(errno.ENOSPC, "full")
     made = 1
-    for failures in ([full], [full, full], [11, full], [12, 4], [full]):
-        failing_write(monkeypatch, list(failures))
-        for _ in range(4):
+    cases: list[list[Any]] = [
+        [full], [full, full], [full, None, full], [full, None, None, 5], [full, None, 30], [11, full], [2, None, 0],
+    ]  # fmt: skip
+    for failures in cases:
+        failing_write(monkeypatch, failures)
+        for _ in range(8):
             write_rows(writer, 3)
             made += 3
             writer.paused_until_ns = 0
+        assert failures == []
         monkeypatch.undo()
     write_rows(writer, 1)
     on_disk = len(streams.rows(tmp_path, "numbers"))

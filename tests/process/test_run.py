@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ import environment
 import pytest
 import streams
 from pretend_vllm import SERVE, Write
+from small_disk import small_disk
 
 from profilemate.cli.main import main
 from profilemate.probe import folders
@@ -136,10 +138,29 @@ def test_a_command_without_an_engine_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.glob("session_*")) == []
 
 
-def test_an_unwritable_folder_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [0, 3])
+def test_in_an_unwritable_folder_the_command_runs_unprofiled(tmp_path: Path, vllm: Path, code: int) -> None:
+    """Also where the checkout is on its PYTHONPATH."""
     (tmp_path / "file").write_text("")
-    done = run("--dir", str(tmp_path / "file" / "x"), *python("print(1)"), path=[])
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    program = python(f"{SERVE}; print('served'); raise SystemExit({code})")
+    done = run("--dir", str(tmp_path / "file" / "x"), *program, path=[environment.ROOT, vllm])
+    assert (done.returncode, done.stdout) == (code, "served\n")
+    assert done.stderr.count("\n") == 1 and "nothing is recorded" in done.stderr
+
+
+def test_on_a_full_disk_the_command_runs_unprofiled_and_its_code_is_ours(tmp_path: Path, vllm: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=64k") as disk:
+        with contextlib.suppress(OSError):
+            for name in ("ballast", "more"):
+                (disk.seen / name).write_bytes(b"x" * (60 << 10))
+        command = [*disk.prefix, sys.executable, "-m", "profilemate", "run", "--dir", str(disk.path / "p")]
+        done = subprocess.run(
+            [*command, *python(SERVE + "; raise SystemExit(3)")],
+            env=environment.clean() | {"PYTHONPATH": str(vllm)}, cwd=environment.ROOT,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 3 and "No space left" in done.stderr and done.stderr.count("\n") == 1
+        assert list((disk.seen / "p").iterdir()) == []
 
 
 def test_a_script_that_ends_gets_its_files_without_run(tmp_path: Path, vllm: Path, write: Write) -> None:
@@ -211,14 +232,15 @@ def test_the_users_own_profiling_config_counts(tmp_path: Path, checkout: Path) -
     assert Path(done.stdout.strip()).parent == tmp_path / "mine"
 
 
-def test_a_network_file_system_is_refused_unless_asked_for(
+def test_a_network_file_system_is_left_alone_unless_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(folders, "mount_type", lambda path: "nfs4")
     monkeypatch.delenv("PROFILEMATE_NETWORK_FS", raising=False)
     before = signal.getsignal(signal.SIGCHLD)
     try:
-        assert main(["run", "--dir", str(tmp_path), "--", "true"]) == 1
+        assert main(["run", "--dir", str(tmp_path), "--", "false"]) == 1
+        assert main(["run", "--dir", str(tmp_path), "--", "true"]) == 0
         assert "nfs4" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
         monkeypatch.setenv("PROFILEMATE_NETWORK_FS", "1")
         assert main(["run", "--dir", str(tmp_path), "--", "true"]) == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import clients
+import engine_steps
 import environment
 import pytest
 import server as servers
@@ -19,7 +20,6 @@ import streams
 
 pytestmark = pytest.mark.server
 
-STEP_ORACLE = environment.ROOT / "tests" / "support" / "step_oracle"
 GRAPHS = json.dumps(
     {
         "mode": 3,
@@ -38,7 +38,7 @@ def profiled_env(folder: Path, **more: str) -> dict[str, str]:
     return environment.profiled(
         folder / "sessions",
         environment.STANDIN,
-        STEP_ORACLE,
+        engine_steps.STEP_ORACLE,
         STANDIN_GRAPHS="1",
         STANDIN_GRAPHS_LOG=str(folder / "truth"),
         STEP_ORACLE=str(folder / "steps"),
@@ -57,10 +57,6 @@ class Served(NamedTuple):
     log: str
 
 
-def oracle_steps(folder: Path) -> list[int]:
-    return [int(line.split()[1]) for line in (folder / "steps").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served:
     folder = tmp_path_factory.mktemp("served")
@@ -73,7 +69,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served
         code = server.stop(signal.SIGTERM)
     replays = sum(line.split()[1] == "replay" for line in (folder / "truth").read_text().splitlines())
     session = streams.only_session(folder / "sessions")
-    return Served(session, metrics, oracle_steps(folder), replays, code, log.read_text())
+    return Served(session, metrics, engine_steps.finished(folder / "steps"), replays, code, log.read_text())
 
 
 def kv_total(session: Path, name: str) -> int:
@@ -125,37 +121,6 @@ def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, t
     with servers.start(tiny_model, env, tmp_path / "log", "--compilation-config", GRAPHS) as server:
         clients.send_load(server, tiny_model, 10)
         assert server.stop(signal.SIGTERM) == served.exit_code
-
-
-STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGKILL": signal.SIGKILL}
-
-
-@pytest.mark.parametrize("name", STOPS)
-def test_stopped_under_load_every_finished_step_is_on_disk(name: str, tmp_path: Path, tiny_model: Path) -> None:
-    with servers.start(tiny_model, profiled_env(tmp_path), tmp_path / "log", "--compilation-config", GRAPHS) as server:
-        with clients.Pressure(server, tiny_model, seed=7):
-            wait_for_steps(tmp_path, 50)
-            if name == "SIGKILL":
-                server.kill_tree()
-            else:
-                server.stop(STOPS[name])
-    session = streams.only_session(tmp_path / "sessions")
-    finished = oracle_steps(tmp_path)
-    assert kv_total(session, "step") >= len(finished) >= 50
-    passes = streams.all_rows(session, "graph_dispatches", "Worker")
-    busy = [tokens for tokens in finished if tokens]
-    assert [int(row["unpadded_tokens"]) for row in passes][: len(busy)] == busy
-    streams.export(session)
-    assert streams.missing_files(session) == []
-
-
-def wait_for_steps(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (folder / "steps").exists() and len(oracle_steps(folder)) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the load made no steps")
 
 
 def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Path) -> None:

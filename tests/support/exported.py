@@ -37,7 +37,7 @@ def unreadable(session: Path) -> list[str]:
     for name, known in KNOWN_COLUMNS.items():
         if (session / name).exists():
             found += [f"{name}: {fault}" for fault in _csv_faults(session / name, known)]
-    left_over = [path.name for path in session.iterdir() if path.name.startswith(".")]
+    left_over = [path.name for path in session.glob(".*.new") if not Path("/proc", path.name.split(".")[-2]).exists()]
     return found + [f"{name} was left behind" for name in left_over] + _json_faults(session)
 
 

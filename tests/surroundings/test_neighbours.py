@@ -142,6 +142,52 @@ def test_hosts_of_one_session(tmp_path: Path, vllm: Path, shared: bool) -> None:
     assert "another.host" in {process["host"] for process in metadata["processes"]}
 
 
+SLOW_DISK = """
+import os, time
+from profilemate.probe import process
+import vllm.engine.arg_utils as a, vllm.v1.core.sched.scheduler as s
+a.EngineArgs()
+scheduler, steps, slow = s.Scheduler(), 0, 0
+def step():
+    global steps
+    scheduler.update_from_output(scheduler.schedule(), None)
+    steps += 1
+for _ in range(20):
+    step()
+write = os.write
+def slow_write(descriptor, data):
+    global slow
+    slow += 1
+    time.sleep(0.07)
+    return write(descriptor, data)
+os.write = slow_write
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    step()
+    time.sleep(0.001)
+os.write = write
+end = time.monotonic() + 8
+while time.monotonic() < end and process.THIS.writer.trouble:
+    step()
+    time.sleep(0.01)
+step()
+print(steps, slow)
+"""
+
+
+def test_a_slow_disk_costs_a_few_writes_and_what_is_dropped_is_counted(tmp_path: Path, vllm: Path) -> None:
+    """Three seconds on a disk that takes 70 ms for each write hold 40 of them; four, then a pause, are what it gets."""
+    steps, slow = map(int, serve(SLOW_DISK, tmp_path / "p", vllm).split())
+    (process,) = streams.processes(streams.only_session(tmp_path / "p"))
+    lost = [
+        int(row["rows"])
+        for row in streams.rows(process, "gaps")
+        if (row["table"], row["reason"]) == ("kv_steps", "slow")
+    ]
+    assert 4 <= slow <= 14
+    assert lost and len(streams.rows(process, "kv_steps")) + sum(lost) == steps
+
+
 def test_files_stay_few_however_long_a_session_is(tmp_path: Path, vllm: Path) -> None:
     code = SERVE.replace("s.run(4)", "s.run(30000)")
     serve(code, tmp_path / "p", vllm, PROFILEMATE_SESSION_CAP="2M")

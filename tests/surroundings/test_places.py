@@ -155,6 +155,14 @@ def test_closed_standard_streams(tmp_path: Path, vllm: Path, closed: list[int]) 
     assert not any(b"printed" in path.read_bytes() for path in session.rglob("*.csv"))
 
 
+def test_a_broken_checkout_and_a_closed_stderr(tmp_path: Path, checkout: Path) -> None:
+    """There is nobody to tell, and Python itself would not start if a sitecustomize raised."""
+    (checkout / "profilemate" / "boot.py").write_text("raise ValueError('broken')")
+    for folder in (checkout, checkout / "profilemate" / "inject"):
+        done = run(CLOSED.format(closed=[2], code="print('served')"), [folder], tmp_path / "p")
+        assert (done.returncode, done.stdout) == (0, b"served\n")
+
+
 @pytest.mark.parametrize("target", ["a full pipe that nobody reads", "a closed pipe", "a full disk"])
 def test_a_stderr_that_takes_nothing(tmp_path: Path, vllm: Path, target: str) -> None:
     env = environment.clean() | {"PYTHONPATH": f"{environment.ROOT}:{vllm}", "PROFILEMATE_DIR": str(tmp_path / "p")}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import environment
+import server
 from pretend_vllm import SERVE
 
 CAP = 1_000_000
@@ -55,6 +56,7 @@ def test_a_server_that_is_killed_each_time_does_not_fill_the_disk(tmp_path: Path
         assert json.loads((session / "metadata.json").read_text())["summary"]["kv_cache"]["steps"] == 3000
     (running,) = (session for session in sessions if _pid(session) == last.pid)
     assert running not in trimmed
+    assert server.processes_started_by(last.pid) == [], "what tidies up is no child of the server's"
     last.communicate(b"\n", timeout=60)
     assert last.returncode == 0
 

@@ -8,15 +8,28 @@ V2 runner: `dispatch_cg_and_sync_dp` decides, CudaGraphManager replays FULL grap
 from __future__ import annotations
 
 import sys
+from time import monotonic_ns
 from typing import Any
 
 from profilemate.probe import phase
 from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SCOPE, SELF, Hook
 from profilemate.probe.process import THIS
 from profilemate.trackers.cuda_graphs import descriptor as describe
-from profilemate.trackers.cuda_graphs.captures import LOG
+from profilemate.trackers.cuda_graphs.captures import CAPTURES, LOG
 from profilemate.trackers.cuda_graphs.device_clock import CLOCK
-from profilemate.trackers.cuda_graphs.forward import COUNTS, FORWARD, OTHER, other_replay, read_device_times
+from profilemate.trackers.cuda_graphs.forward import (
+    COUNTS,
+    DISPATCHES,
+    FORWARD,
+    LATENCIES,
+    OTHER,
+    OTHER_REPLAYS,
+    PHASES,
+    other_replay,
+    read_device_times,
+)
+
+PASS_STREAMS = (CAPTURES, LATENCIES, OTHER_REPLAYS, PHASES, DISPATCHES)
 
 DRAFTERS = ".spec_decode."
 """In the name of the modules that hold vLLM's drafters and their graph managers."""
@@ -28,9 +41,15 @@ _capturing_owner = ["main"]
 """The last one is whose capture is in progress, if one is."""
 
 
+_context_module: Any = None
+
+
 def forward_context() -> Any:
     """VLLM's forward context, or None outside a forward; its own getter asserts there."""
-    return getattr(sys.modules.get("vllm.forward_context"), "_forward_context", None)
+    global _context_module
+    if _context_module is None:
+        _context_module = sys.modules.get("vllm.forward_context")
+    return getattr(_context_module, "_forward_context", None)
 
 
 def of_piece(mode: Any, batch: Any) -> describe.Descriptor:
@@ -52,16 +71,24 @@ def execute_ends(token: None, result: Any) -> None:
     """The pass was launched: its row goes to the kernel now."""
     if phase.is_serving():
         FORWARD.finish()
-        OTHER.finish()
         read_device_times()
-        THIS.flush()
+        flush_pass()
 
 
 def sample_ends(result: Any) -> None:
     """Drafters run here; what they replayed goes to the kernel now."""
     if phase.is_serving():
-        OTHER.finish()
-        THIS.flush()
+        flush_pass()
+
+
+def flush_pass() -> None:
+    """What a pass and its drafters did is complete: bring it to the kernel."""
+    OTHER.finish()
+    LOG.emit()
+    now_ns = monotonic_ns()
+    if THIS.settings.check_replays:
+        COUNTS.report_phases(now_ns)
+    THIS.flush_step(PASS_STREAMS, now_ns)
 
 
 # -- V1 runner ----------------------------------------------------------------------------------------------------------
@@ -96,10 +123,14 @@ def wrapper_ends(entries_before: int, result: Any, wrapper: Any) -> None:
     """CUDAGraphWrapper: one call replays one graph, captures one, or passes through."""
     if len(wrapper.concrete_cudagraph_entries) > entries_before:
         piece_captured(wrapper, 1, "CUDAGraphWrapper")
+        return
+    context = forward_context()
+    if context is None or context.cudagraph_runtime_mode is not wrapper.runtime_mode:
+        return
+    if FORWARD.running:  # as piece_replayed, without a call: this runs for every layer of every step
+        FORWARD.graphs += 1
     else:
-        mode = getattr(forward_context(), "cudagraph_runtime_mode", None)
-        if mode is not None and mode == wrapper.runtime_mode:  # vLLM makes no wrapper whose mode is NONE
-            piece_replayed(wrapper, 1, "CUDAGraphWrapper")
+        piece_replayed(wrapper, 1, "CUDAGraphWrapper")
 
 
 def piece_captured(wrapper: Any, count: int, site: str) -> None:

@@ -166,6 +166,7 @@ def blocks_touched(free_before: int, result: Any, pool: Any, blocks: Any) -> Non
             if block.block_hash is None and block.ref_cnt == 1:  # was free without content: a page of HiSparse
                 empty += 1
     state.touched += count
+    state.seldom = ""
     taken = free_before - pool.get_num_free_blocks()
     if taken:
         state.touched_free += taken
@@ -236,6 +237,7 @@ def prefix_cache_reset(result: bool, pool: Any) -> None:
     """All content was dropped at once, which is no eviction. A row now, since no step may follow."""
     state = state_of(pool)
     state.resets += 1
+    state.seldom = ""
     state.cached_free = 0
     if state.engine is not None:
         STEPS.add(state.step_row(pool, monotonic_ns()))
@@ -265,6 +267,7 @@ def count_lookup(manager: Any, request: Any, hit_tokens: int) -> None:
     if not manager.enable_caching or getattr(request, "skip_reading_prefix_cache", False):
         return
     state = state_of(manager.block_pool)
+    state.seldom = ""
     if getattr(request, "num_preemptions", 0) > 0:
         state.preempted_query_tokens += request.num_tokens
         state.preempted_hit_tokens += hit_tokens
@@ -288,7 +291,9 @@ def scheduler_made(result: None, scheduler: Any) -> None:
 
 def request_preempted(result: Any, scheduler: Any) -> None:
     """A running request lost its blocks."""
-    state_of(scheduler.kv_cache_manager.block_pool).preemptions += 1
+    state = state_of(scheduler.kv_cache_manager.block_pool)
+    state.preemptions += 1
+    state.seldom = ""
 
 
 def step_scheduled(scheduled: Any, scheduler: Any) -> None:
@@ -296,7 +301,9 @@ def step_scheduled(scheduled: Any, scheduler: Any) -> None:
     for new in scheduled.scheduled_new_reqs:
         request = scheduler.requests.get(new.req_id)
         if request is not None and not getattr(request, "num_preemptions", 0):
-            state_of(scheduler.kv_cache_manager.block_pool).prompt_tokens += request.num_prompt_tokens
+            state = state_of(scheduler.kv_cache_manager.block_pool)
+            state.prompt_tokens += request.num_prompt_tokens
+            state.seldom = ""
 
 
 def step_finished(outputs: dict[int, Any], scheduler: Any, scheduler_output: Any) -> None:

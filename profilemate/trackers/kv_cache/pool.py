@@ -6,6 +6,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+STEP_ROW = "%s," * 20 + "%s\n"
+SELDOM_CELLS = ",".join(["%s"] * 12)
+
 UNKNOWN = -1
 """Birth of a block that was handed out before ProfileMate saw the pool."""
 
@@ -29,6 +32,7 @@ class PoolState:
         self.preempted_hit_tokens = self.operations = self.busy_steps = self.output_steps = 0
         self.scheduled_tokens = self.prompt_tokens = self.step = self.peak_time_ns = 0
         self.peak_reported = 0
+        self.seldom = ""
         self.cached_free = count_cached_free(pool)
         self.step_peak = self.peak = self.total - pool.get_num_free_blocks()
 
@@ -39,20 +43,28 @@ class PoolState:
             if in_use > self.peak:
                 self.peak = in_use
                 self.peak_time_ns = now_ns
+                self.seldom = ""
 
-    def step_row(self, pool: Any, now_ns: int) -> tuple[Any, ...]:
+    def step_row(self, pool: Any, now_ns: int) -> str:
         """A row of kv_steps; the next step's peak begins with the blocks in use now."""
         free = pool.get_num_free_blocks()
         in_use = self.total - free
         step_peak, self.step_peak = self.step_peak, in_use
-        return (
+        return STEP_ROW % (
             now_ns, self.engine, self.step, self.total, in_use, self.cached_free, free - self.cached_free, step_peak,
-            self.peak, self.peak_time_ns, self.allocated, self.touched, self.touched_free,
-            self.released, self.freed, self.evicted, self.lifetime_ns, self.idle_ns, self.timed_evictions,
-            self.failed_allocations, self.preemptions, self.resets, self.query_requests, self.query_tokens,
-            self.hit_tokens, self.preempted_query_tokens, self.preempted_hit_tokens, self.operations,
-            self.busy_steps, self.output_steps, self.scheduled_tokens, self.prompt_tokens,
+            self.allocated, self.released, self.freed, self.evicted, self.lifetime_ns, self.idle_ns,
+            self.timed_evictions, self.failed_allocations, self.operations, self.busy_steps, self.output_steps,
+            self.scheduled_tokens, self.seldom or self.seldom_cells(),
         )  # fmt: skip
+
+    def seldom_cells(self) -> str:
+        """The cells that change in few steps; who changes one of them empties `seldom`."""
+        self.seldom = SELDOM_CELLS % (
+            self.peak, self.peak_time_ns, self.touched, self.touched_free, self.preemptions, self.resets,
+            self.query_requests, self.query_tokens, self.hit_tokens, self.preempted_query_tokens,
+            self.preempted_hit_tokens, self.prompt_tokens,
+        )  # fmt: skip
+        return self.seldom
 
 
 def count_cached_free(pool: Any) -> int:

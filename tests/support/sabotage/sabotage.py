@@ -83,12 +83,6 @@ class Rubbish:
     __radd__ = __sub__ = __rsub__ = __iadd__ = __mul__ = __rmul__ = __mod__ = __add__
 
 
-class Barren:
-    """Has no attribute that anybody could want."""
-
-    __slots__ = ()
-
-
 class Unfriendly:
     """Raises whatever is asked of it."""
 
@@ -109,14 +103,7 @@ class Unfriendly:
     __hash__ = None  # type: ignore[assignment]
 
 
-STRANGERS: dict[str, Callable[[], Any]] = {
-    "rubbish": Rubbish,
-    "barren": Barren,
-    "unfriendly": Unfriendly,
-    "none": lambda: None,
-    "text": lambda: "text",
-    "huge": lambda: 10**40,
-}
+STRANGERS: dict[str, Callable[[], Any]] = {"rubbish": Rubbish, "unfriendly": Unfriendly, "none": lambda: None}
 """What a handler may get instead of vLLM's objects."""
 
 

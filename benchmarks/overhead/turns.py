@@ -1,0 +1,57 @@
+"""Rounds, in which variants take their turns, and what is switched on for a turn."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+TELL_EVERY_S = 5.0
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"[bench {time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def rounds(name: str, count: int) -> Iterator[int]:
+    """Count from 0, telling now and then how far it is."""
+    tell_at = time.monotonic() + TELL_EVERY_S
+    for number in range(count):
+        if time.monotonic() >= tell_at:
+            say(f"{name}: round {number + 1} of {count}")
+            tell_at = time.monotonic() + TELL_EVERY_S
+        yield number
+
+
+def turn_about(number: int) -> tuple[bool, bool]:
+    """Order of one round, as whether ProfileMate is on: off on, on off, and so on, so that drifts cancel."""
+    return (False, True) if number % 2 == 0 else (True, False)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Every hook in, as a server has them, and out again."""
+    from profilemate.probe import install
+
+    install.begin()
+    try:
+        yield
+    finally:
+        install.remove_all()
+
+
+@contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[Any]:
+    """An attribute replaced for a while."""
+    had, before = name in vars(owner), getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield value
+    finally:
+        if had:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)

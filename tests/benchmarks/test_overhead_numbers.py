@@ -1,0 +1,275 @@
+"""From samples to verdicts: statistics on known data, the gate on made-up results, and the documents' figures."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import environment
+import pytest
+from overhead import cli, places, registry, render, results, table, verdict
+from overhead.samples import Figure, Measurement, Target, read, write
+from overhead.summary import summarise
+from overhead.turns import turn_about
+from overhead.verdict import BEYOND_GATE, INFORMATION, MET, NOT_MET, judge
+
+PROGRAM = environment.ROOT / "benchmarks" / "overhead"
+
+
+def figure(effect: str, profiled: list[float], bare: list[float], target: Target | None = None) -> Figure:
+    return Figure("figure", "us", effect, profiled, bare, target)
+
+
+# -- statistics ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_effect_is_the_median_over_rounds_and_not_the_difference_of_medians() -> None:
+    """Drift that both sides of a round share cancels; the difference of the medians would be 0 here."""
+    summary = summarise(figure("difference", [11, 21, 35, 44, 31], [10, 20, 31, 43, 33]))
+    assert summary.estimate == 1
+    assert summary.of_minima == 1
+    assert (summary.profiled.min, summary.profiled.median, summary.profiled.max) == (11, 31, 44)
+    assert summary.bare is not None and summary.bare.median == 31
+    assert summary.samples == 5
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"), [("percent", 10.0), ("ratio", 1.1), ("times", 1.1), ("difference", 2.0), ("value", 22.0)]
+)
+def test_every_effect_on_sides_of_a_constant_ratio(effect: str, expected: float) -> None:
+    bare = [10.0, 20.0, 40.0]
+    profiled = [11.0, 22.0, 44.0]
+    assert summarise(figure(effect, profiled, bare)).estimate == pytest.approx(expected)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    dice = random.Random(11)
+    covered = 0
+    for _ in range(100):
+        bare = [dice.gauss(100, 10) for _ in range(60)]
+        profiled = [value + dice.gauss(3, 2) for value in bare]
+        summary = summarise(figure("difference", profiled, bare))
+        assert summary.low <= summary.estimate <= summary.high
+        covered += summary.low <= 3 <= summary.high
+    assert 88 <= covered <= 99
+
+
+def test_an_interval_gets_narrower_with_rounds_and_one_outlier_does_not_move_it() -> None:
+    dice = random.Random(5)
+    noise = [dice.gauss(1, 0.2) for _ in range(400)]
+    few = summarise(figure("value", noise[:25], []))
+    many = summarise(figure("value", noise, []))
+    disturbed = summarise(figure("value", [*noise[:-1], 1e6], []))
+    assert many.high - many.low < (few.high - few.low) / 2
+    assert disturbed.high - disturbed.low < 1.1 * (many.high - many.low)
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    values = [1.0, 5.0, 2.0, 8.0, 3.0, 3.0, 9.0]
+    assert summarise(figure("value", values, [])) == summarise(figure("value", values, []))
+
+
+def test_without_something_to_compare_with_there_is_one_side() -> None:
+    summary = summarise(figure("value", [3.0, 1.0, 2.0], []))
+    assert (summary.estimate, summary.bare, summary.of_minima) == (2.0, None, None)
+
+
+@pytest.mark.parametrize(("profiled", "bare"), [([], []), ([1.0, 2.0], [1.0])])
+def test_sides_that_do_not_fit_are_refused(profiled: list[float], bare: list[float]) -> None:
+    with pytest.raises(ValueError, match="samples beside"):
+        summarise(figure("difference", profiled, bare))
+
+
+def test_each_side_comes_first_as_often_as_the_other() -> None:
+    orders = [turn_about(number) for number in range(10)]
+    assert orders.count((True, False)) == orders.count((False, True)) == 5
+
+
+# -- verdicts -----------------------------------------------------------------------------------------------------------
+
+AT_MOST_10 = Target(10.0)
+RATIO = Target(0.995, "ratio")
+
+
+@pytest.mark.parametrize(
+    ("target", "estimate", "high", "expected"),
+    [
+        (AT_MOST_10, 10.0, 12.0, MET),
+        (AT_MOST_10, 10.1, 12.0, NOT_MET),
+        (AT_MOST_10, 15.0, 99.0, NOT_MET),  # the median counts, not the interval
+        (AT_MOST_10, 15.1, 15.2, BEYOND_GATE),
+        (RATIO, 0.996, 1.01, MET),
+        (RATIO, 0.98, 0.991, NOT_MET),  # the interval reaches 0.99
+        (RATIO, 0.98, 0.989, BEYOND_GATE),
+        (None, 1e9, 1e9, INFORMATION),
+    ],
+)
+def test_verdicts(target: Target | None, estimate: float, high: float, expected: str) -> None:
+    assert judge(target, estimate, high) == expected
+
+
+def made_up(**verdicts_by_benchmark: Figure) -> dict[str, Any]:
+    """Results with one figure for each benchmark named."""
+    found = results.empty()
+    for name, one in verdicts_by_benchmark.items():
+        about = {"size": "quick", "date": "2026-11-25", "command": "python benchmarks/overhead", "seconds": 1.0}
+        found["benchmarks"][name] = results.entry(f"title of {name}", Measurement([one], {"disk": "ext4"}), about)
+    return found
+
+
+PASSES = figure("difference", [12.0, 13.0, 14.0], [10.0, 11.0, 12.0], Target(3.0))
+FALLS_SHORT = PASSES._replace(target=Target(1.9))
+FAILS = PASSES._replace(target=Target(1.3))
+BELOW = figure("ratio", [95.0, 96.0, 97.0], [100.0, 100.0, 100.0], RATIO)
+TOUCHES = figure("ratio", [95.0, 96.0, 99.5], [100.0, 100.0, 100.0], RATIO)
+
+
+def test_the_gate_is_open_for_targets_that_are_met_or_missed_by_less_than_half(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.judge(made_up(step_writes=PASSES, graph_replay=FALLS_SHORT, end_to_end=TOUCHES)) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (FAILS, "2 us (2 to 2) where at most 1.3 us is the target, and the gate is at 1.95: 1.5 times the target"),
+        (BELOW, "0.96 x (0.95 to 0.97) where at least 0.995 x is the target, and the gate is at 0.99: an interval"),
+    ],
+)
+def test_the_gate_closes_with_a_sentence(one: Figure, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.judge(made_up(step_writes=PASSES, end_to_end=one)) == cli.EXIT_BEYOND_GATE
+    err = capsys.readouterr().err
+    assert f"bench: beyond the gate: end_to_end, figure: {words}" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("second", "expected"), [(PASSES, 0), (FAILS, 1)])
+def test_what_is_beyond_the_gate_is_measured_once_more(
+    second: Figure, expected: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+
+    def measure(benchmark: Any, size: str) -> dict[str, Any]:
+        again = benchmark.name in measured
+        measured.append(benchmark.name)
+        one = PASSES if benchmark.name != "step_writes" else second if again else FAILS
+        return dict(made_up(**{benchmark.name: one})["benchmarks"][benchmark.name])
+
+    monkeypatch.setattr(cli, "measure", measure)
+    before = places.RESULTS.read_bytes()
+    assert cli.main(["--quick", "--gate", "--only", "step_writes,graph_replay"]) == expected
+    assert measured == ["step_writes", "graph_replay", "step_writes"]
+    assert "beyond the gate, measured once more: step_writes" in capsys.readouterr().err
+    assert places.RESULTS.read_bytes() == before
+
+
+def test_the_gate_runs_every_benchmark_with_a_target() -> None:
+    kept = json.loads(places.RESULTS.read_text())["benchmarks"]
+    with_target = [name for name, one in kept.items() if any(shown["target"] for shown in one["figures"])]
+    assert cli.parse(["--gate"]).only == with_target
+
+
+# -- results and documents ----------------------------------------------------------------------------------------------
+
+
+def test_samples_survive_the_way_from_the_child(tmp_path: Path) -> None:
+    measurement = Measurement([PASSES, figure("value", [1.5], [])], {"file system": "ext4"})
+    write(tmp_path / "result.json", measurement)
+    assert read(tmp_path / "result.json") == measurement
+
+
+def test_results_of_another_machine_are_not_mixed_in() -> None:
+    old, new = made_up(step_writes=PASSES), made_up(graph_replay=PASSES)
+    assert list(results.merge(old, new)["benchmarks"]) == ["step_writes", "graph_replay"]
+    new["machine"] = {**new["machine"], "cores": 999}
+    with pytest.raises(ValueError, match="results of another machine"):
+        results.merge(old, new)
+
+
+def test_a_partial_run_keeps_what_other_benchmarks_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "results.json"
+    results.save(target, made_up(end_to_end=TOUCHES, step_writes=FAILS))
+    fresh = made_up(step_writes=PASSES)["benchmarks"]["step_writes"]
+    monkeypatch.setattr(cli, "measure", lambda benchmark, size: fresh)
+    assert cli.main(["--only", "step_writes", "--json", str(target)]) == 0
+    kept = results.load(target)["benchmarks"]
+    assert list(kept) == ["step_writes", "end_to_end"]  # in the order of the list
+    assert kept["step_writes"] == fresh
+    assert kept["end_to_end"]["figures"][0]["verdict"] == NOT_MET
+
+
+def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{render.BEGIN}\nold\n{render.END}\nafter\n")
+    render.render(made_up(step_writes=FAILS), (render.Document(page, render.overhead_page),))
+    text = page.read_text()
+    assert text.startswith(f"before\n{render.BEGIN}\n") and text.endswith(f"{render.END}\nafter\n")
+    assert "old" not in text
+    row = "| title of step_writes: figure | at most 1.3 us | 2 us | 2 to 2 | **not met, beyond the gate** |"
+    assert row in text
+    assert "12 / 13 (12.5 to 13.5) | 10 / 11 (10.5 to 11.5) | 2 us (2 to 2) | 2 | 3 |" in text
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="there is no"):
+        render.render(made_up(step_writes=FAILS), (render.Document(page, render.overhead_page),))
+
+
+@pytest.mark.parametrize("document", render.DOCUMENTS, ids=lambda document: document.path.name)
+def test_the_documents_say_what_results_json_gives(document: render.Document) -> None:
+    kept = json.loads(places.RESULTS.read_text())
+    text = document.path.read_text()
+    assert text == render.between_markers(text, document.text(kept))
+
+
+def test_results_json_is_of_a_full_run_of_every_benchmark() -> None:
+    kept = json.loads(places.RESULTS.read_text())
+    assert list(kept["benchmarks"]) == [benchmark.name for benchmark in registry.BENCHMARKS]
+    for one in kept["benchmarks"].values():
+        assert one["size"] == "full" and one["date"] and one["command"]
+        for shown in one["figures"]:
+            again = judge(_target(shown["target"]), shown["effect"]["estimate"], shown["effect"]["high"])
+            assert shown["verdict"] == again
+            assert shown["samples"] >= 10
+    assert all(kept["machine"].values()) and all(kept["versions"].values())
+
+
+def _target(kept: dict[str, Any] | None) -> Target | None:
+    return kept and Target(kept["limit"], kept["rule"])
+
+
+def test_the_targets_are_those_of_the_project() -> None:
+    kept = json.loads(places.RESULTS.read_text())["benchmarks"]
+    targets = {
+        name: [shown["target"]["limit"] for shown in one["figures"] if shown["target"]] for name, one in kept.items()
+    }
+    assert {name: limits for name, limits in targets.items() if limits} == {
+        "python_start": [3.0],
+        "scheduler_step": [5.0, 1.0],
+        "graph_replay": [0.5],
+        "step_writes": [10.0],
+        "end_to_end": [0.995],
+    }
+    assert verdict.GATE_FACTOR == 1.5 and verdict.RATIO_GATE == 0.99
+
+
+def test_the_table_for_a_terminal_has_every_figure() -> None:
+    lines = table.text(made_up(step_writes=FAILS, end_to_end=TOUCHES)).splitlines()
+    assert lines[1] == "step_writes: title of step_writes"
+    assert lines[2].split() == ["figure", "[us]", "13", "11", "2", "us", "2", "to", "2", "1.3", "beyond", "the", "gate"]
+    assert len({line.index("to") for line in (lines[2], lines[5])}) <= 2
+    assert statistics.median(len(line) for line in lines) < 160
+
+
+def test_help_has_an_example_and_an_unknown_benchmark_is_named() -> None:
+    shown = subprocess.run([sys.executable, str(PROGRAM), "--help"], capture_output=True, text=True, check=True)
+    assert "python benchmarks/overhead --quick --only graph_replay" in shown.stdout
+    wrong = subprocess.run(
+        [sys.executable, str(PROGRAM), "--only", "speed"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2 and "speed is none of python_start, " in wrong.stderr

@@ -1,0 +1,75 @@
+"""Every benchmark at its smallest size: it runs, and what it times is real."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from overhead import cli, places, registry
+from overhead.samples import Measurement
+
+IN_PROCESS = ("python_start", "scheduler_step", "graph_replay", "step_writes")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measurement]:
+    """The benchmarks that start no engine."""
+    return {name: run(name, tmp_path_factory.mktemp(name)) for name in IN_PROCESS}
+
+
+def run(name: str, folder: Path) -> Measurement:
+    places.make_importable()
+    return cli.run_child(registry.find(name), "tiny", folder)
+
+
+def side(measurement: Measurement, name: str, on: bool = True) -> list[float]:
+    figure = next(figure for figure in measurement.figures if figure.name == name)
+    return figure.profiled if on else figure.bare
+
+
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_every_sample_is_a_number_and_sides_have_the_same_length(name: str, measured: dict[str, Measurement]) -> None:
+    assert measured[name].figures
+    for figure in measured[name].figures:
+        assert figure.profiled and len(figure.bare) in (0, len(figure.profiled))
+        assert all(map(math.isfinite, (*figure.profiled, *figure.bare)))
+
+
+def test_a_start_takes_as_long_as_an_interpreter_does(measured: dict[str, Measurement]) -> None:
+    for on in (True, False):
+        assert all(2 < value < 5000 for value in side(measured["python_start"], "python -c pass", on))
+
+
+def test_the_hooks_are_in_on_one_side_and_out_on_the_other(measured: dict[str, Measurement]) -> None:
+    """A call that does nothing on the device costs less than a call with a hook around it, in the best rounds at least."""
+    calls = measured["graph_replay"]
+    assert min(side(calls, "one replaying call")) > min(side(calls, "one replaying call", on=False)) > 0.05
+    steps = measured["scheduler_step"]
+    assert min(side(steps, "per engine step")) > min(side(steps, "per engine step", on=False)) > 20
+
+
+def test_a_step_writes_in_the_worker_and_in_the_scheduler(measured: dict[str, Measurement]) -> None:
+    writes = measured["step_writes"]
+    for name in ("its worker's part", "its scheduler's part", "of which write(2)"):
+        assert min(side(writes, name)) > 0.3
+    assert min(side(writes, "one engine step")) > max(
+        min(side(writes, "its worker's part")), min(side(writes, "of which write(2)"))
+    )
+    assert writes.facts["file system"]
+
+
+def test_two_real_servers(tmp_path: Path) -> None:
+    found = run("end_to_end", tmp_path)
+    assert len(side(found, "output tokens per second")) == len(side(found, "output tokens per second", on=False)) == 2
+    assert min(side(found, "output tokens per second", on=False)) > 1
+    assert min(side(found, "CPU time of the server's processes per output token", on=False)) > 0
+    assert int(found.facts["engine steps recorded"]) > 10
+
+
+def test_a_benchmark_that_fails_says_why(tmp_path: Path) -> None:
+    broken: Any = registry.find("scheduler_step")._replace(environment={"VLLM_LOGGING_LEVEL": "NONSENSE"})
+    places.make_importable()
+    with pytest.raises(cli.BenchmarkFailed, match=r"scheduler_step ended with 1:(.|\n)*NONSENSE"):
+        cli.run_child(broken, "tiny", tmp_path)
