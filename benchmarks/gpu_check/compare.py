@@ -137,7 +137,7 @@ def captures(rows: Sequence[Cells], result: Mapping[str, Any]) -> Check:
     for row in rows:
         graphs[row["purpose"]] += int(row["graphs"])
     counted, at_end = result["captured"], result["captured_at_end"]
-    holds = graphs["serving"] == counted > 0 and True
+    holds = graphs["serving"] == counted > 0 and graphs["lazy"] == at_end - counted
     says = f"{graphs['serving']} graphs captured in our rows, {counted} counted by vLLM; {graphs['estimate']} estimates apart"
     return Check("captures", holds, says, {**graphs, "vllm": counted, "vllm_at_end": at_end})
 

@@ -66,6 +66,11 @@ class Sample:
 
         return run
 
+    @property
+    def is_on(self) -> bool:
+        """Whether calls are being timed."""
+        return self._began_at >= 0
+
     def switch(self, on: bool, calls: int) -> tuple[Handler, Handler]:
         """Begin or end timing at this number of calls; returns the handlers to use."""
         if self._began_at >= 0:

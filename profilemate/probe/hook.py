@@ -6,6 +6,7 @@ A handler that fails five times is switched off for this process.
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from profilemate.probe.wrapper import (
     Kind,
     Wrapper,
     missing,
+    source_name,
     wrap,
 )
 
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 FAILURES_BEFORE_OFF = 5
+RETURNS_EARLY = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class Hook(NamedTuple):
@@ -67,10 +70,24 @@ class Hook(NamedTuple):
     """Another target of the module that makes this hook needless where it exists."""
 
 
-class HookState:
-    """What became of one hook in this process."""
+class Place(NamedTuple):
+    """Where a wrapper stands, and what stood there before."""
 
-    __slots__ = ("failures", "hook", "reason", "reported", "sample", "state", "undo", "wrapper")
+    owner: Any
+    name: str
+    original: Any
+    wrapper: Wrapper
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the wrapper is still there, and not somebody else's around it."""
+        return vars(self.owner).get(self.name) is self.wrapper.function
+
+
+class HookState:
+    """What became of one hook in this process. It has several places if its module was loaded anew."""
+
+    __slots__ = ("failures", "hook", "places", "reason", "reported", "sample", "state")
 
     def __init__(self, hook: Hook) -> None:
         """A hook whose module has not been imported yet."""
@@ -79,14 +96,13 @@ class HookState:
         self.reason = ""
         self.failures = 0
         self.reported: tuple[int, int] = (0, 0)
-        self.wrapper: Wrapper | None = None
+        self.places: list[Place] = []
         self.sample = Sample(hook.before, hook.after)
-        self.undo: tuple[Any, str, Any] | None = None
 
     @property
     def calls(self) -> int:
         """How often the target was called."""
-        return self.wrapper.calls() if self.wrapper else 0
+        return sum(place.wrapper.calls() for place in self.places)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -99,26 +115,45 @@ class HookState:
         if self.failures == FAILURES_BEFORE_OFF:
             self.quiet()
             self.state = "switched_off"
-        if self.failures <= FAILURES_BEFORE_OFF:
-            self.reason = traceback.format_exc(limit=-3).replace("\n", " | ")[-600:]
+        if self.failures <= FAILURES_BEFORE_OFF or not self.reason:
+            self.reason = _description()
 
     def quiet(self) -> None:
         """Run no handler any more."""
-        if self.wrapper:
-            self.wrapper.set_live(False)
+        for place in self.places:
+            place.wrapper.set_live(False)
 
     def sample_calls(self, on: bool) -> None:
         """Time the handlers of every call from here on, or of none."""
-        if self.wrapper:
-            self.wrapper.use(*self.sample.switch(on, self.calls))
+        if self.places:
+            handlers = self.sample.switch(on, self.calls)
+            for place in self.places:
+                place.wrapper.use(*handlers)
 
     def forget_calls(self) -> None:
         """Start counting anew: a forked child does not repeat its parent's numbers."""
         self.failures = 0
         self.reported = (0, 0)
         self.sample.forget()
-        if self.wrapper:
-            self.wrapper.forget_calls()
+        for place in self.places:
+            place.wrapper.forget_calls()
+
+    def is_in(self, module: Any) -> bool:
+        """Whether the target of this module, which may have been loaded anew, is wrapped."""
+        try:
+            owner, name = owner_and_name(module, self.hook.target)
+        except AttributeError:
+            return False
+        return any(place.owner is owner and place.name == name for place in self.places)
+
+
+def _description() -> str:
+    """The exception being handled, in one line; at the end of the stack there may be no room for more than its name."""
+    error = sys.exc_info()[1]
+    try:
+        return traceback.format_exc(limit=-3).replace("\n", " | ")[-600:]
+    except Exception:
+        return type(error).__name__
 
 
 def owner_and_name(module: Any, target: str) -> tuple[Any, str]:
@@ -151,6 +186,8 @@ def misfit(hook: Hook, module: Any) -> str:
     found = vars(owner)[name]
     if not inspect.isfunction(found):
         return f"does not fit: {hook.target} is a {type(found).__name__}, not a function"
+    if found.__code__.co_flags & RETURNS_EARLY:
+        return f"does not fit: {hook.target} is a coroutine or generator, whose call returns before it has run"
     gone = missing(found, hook.arguments)
     return f"does not fit: {hook.target} has no parameter {', '.join(gone)}" if gone else ""
 
@@ -165,14 +202,25 @@ def put_in(state: HookState, module: Any) -> None:
         return
     owner, name = owner_and_name(module, hook.target)
     original = vars(owner)[name]
-    if getattr(original, "profilemate_hook", None) == hook.name:
+    if is_wrapper_of(hook, original):
         return
-    state.wrapper = wrap(original, hook.kind, hook.arguments, hook.before, hook.after, state.fail, hook.name)
-    disguise(state.wrapper.function, original, hook.name)
-    state.sample_calls(True)
-    setattr(owner, name, state.wrapper.function)
-    state.undo = (owner, name, original)
+    wrapper = wrap(original, hook.kind, hook.arguments, hook.before, hook.after, state.fail, hook.name)
+    disguise(wrapper.function, original, hook.name)
+    state.places.append(Place(owner, name, original, wrapper))
+    state.sample_calls(state.sample.is_on or not state.calls)
+    setattr(owner, name, wrapper.function)
     state.state, state.reason = "put_in", ""
+    _order.append(state)
+
+
+_order: list[HookState] = []
+"""Hooks as they went in: where two share a target, the later one comes out first."""
+
+
+def is_wrapper_of(hook: Hook, function: Any) -> bool:
+    """Whether it is a wrapper of this hook itself; `functools.wraps` gives our mark to other people's as well."""
+    marked = getattr(function, "profilemate_hook", None) == hook.name
+    return marked and function.__code__.co_filename == source_name(hook.name)
 
 
 def disguise(wrapper: Any, original: Any, hook_name: str) -> None:
@@ -189,10 +237,16 @@ def disguise(wrapper: Any, original: Any, hook_name: str) -> None:
 def take_out(state: HookState) -> None:
     """Put the original object back, unless someone wrapped the target after us: then ours only goes quiet."""
     state.quiet()
-    if state.undo is None:
+    if not state.places:
         return
-    owner, name, original = state.undo
-    if getattr(vars(owner).get(name), "profilemate_hook", None) == state.hook.name:
-        setattr(owner, name, original)
-        state.undo = None
+    for place in reversed(state.places):
+        if place.is_ours:
+            setattr(place.owner, place.name, place.original)
+    state.places = [place for place in state.places if vars(place.owner).get(place.name) is not place.original]
     state.state = "taken_out"
+
+
+def take_out_all() -> None:
+    """Every hook, the last one first."""
+    while _order:
+        take_out(_order.pop())

@@ -80,15 +80,30 @@ def engine_arguments_made(result: None, arguments: Any) -> None:
     pass_session_to_ray(arguments)
 
 
+RAY_COPIES = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
+OUR_PREFIX = "PROFILEMATE_"
+
+
 def pass_session_to_ray(config: Any) -> None:
     """Ask vLLM's older Ray executor to copy our variables to its workers; the newer one copies all."""
     backends = [getattr(config, f"{name}_backend", "") for name in ("distributed_executor", "data_parallel")]
     if not any("ray" in str(backend).lower() for backend in backends):
         return
-    name = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
-    ours = [key for key in os.environ if key.startswith("PROFILEMATE_")]
-    before = [key for key in os.environ.get(name, "").split(",") if key]
-    os.environ[name] = ",".join([*before, *(key for key in ours if key not in before)])
+    ours = [key for key in os.environ if key.startswith(OUR_PREFIX)]
+    before = [key for key in os.environ.get(RAY_COPIES, "").split(",") if key]
+    os.environ[RAY_COPIES] = ",".join([*before, *(key for key in ours if key not in before)])
+
+
+def forget_ray_copies() -> None:
+    """In a worker: take our names off that list again. VLLM hashes the variable into the key of its compile cache."""
+    copied = os.environ.get(RAY_COPIES)
+    if copied is None or OUR_PREFIX not in copied:
+        return
+    others = [key for key in copied.split(",") if key and not key.startswith(OUR_PREFIX)]
+    if others:
+        os.environ[RAY_COPIES] = ",".join(others)
+    else:
+        del os.environ[RAY_COPIES]
 
 
 def engine_config_wanted() -> None:
@@ -188,6 +203,7 @@ def worker_has_device(result: Any, wrapper: Any) -> None:
     parts = "".join(f"_{name.upper()}{ranks.get(name, 0)}" for name in GROUPS if name in several)
     THIS.take_role("Worker", "Worker" + parts)
     install.install_late_hooks()
+    forget_ray_copies()
     THIS.flush()
 
 

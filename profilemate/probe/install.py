@@ -10,7 +10,7 @@ from typing import Any
 
 from profilemate.probe import cost, phase
 from profilemate.probe.finder import TargetFinder
-from profilemate.probe.hook import Hook, HookState, put_in, take_out
+from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
 from profilemate.probe.process import THIS, tell
 from profilemate.probe.settings import load
 from profilemate.schema.probe_tables import HEALTH
@@ -88,8 +88,13 @@ def _is_importing(module: Any) -> bool:
 def module_ready(name: str, module: Any) -> None:
     """Put in the hooks of a module that has just been imported. Never raises: vLLM's import stands."""
     for state in states.values():
-        if state.hook.module == name and not state.hook.late and state.state in ("waiting", "absent"):
+        if state.hook.module == name and not state.hook.late and _is_wanted(state, module):
             install(state, module)
+
+
+def _is_wanted(state: HookState, module: Any) -> bool:
+    """Whether it is to go in now: for the first time, or again into a module that was loaded anew."""
+    return state.state in ("waiting", "absent") or (state.state == "put_in" and not state.is_in(module))
 
 
 def install_late_hooks() -> None:
@@ -114,8 +119,7 @@ def install(state: HookState, module: Any) -> None:
 def remove_all() -> None:
     """Restore every original object."""
     global _finder
-    for state in reversed(states.values()):
-        take_out(state)
+    take_out_all()
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
     THIS.at_flush.clear()

@@ -278,12 +278,17 @@ def source(function: Any, kind: Kind, arguments: tuple[str, ...]) -> str:
     return _SOURCE.format(parameters=picker.parameters.declaration, body=indented)
 
 
+def source_name(hook_name: str) -> str:
+    """The file that a traceback names for the wrapper of a hook."""
+    return f"<profilemate {hook_name}>"
+
+
 def wrap(
     function: Any, kind: Kind, arguments: tuple[str, ...], before: Any, after: Any, fail: Any, name: str
 ) -> Wrapper:
     """Make the wrapper of a function. `fail` is called inside the `except` clause of a handler that raised."""
     names: dict[str, Any] = {}
-    exec(compile(source(function, kind, arguments), f"<profilemate {name}>", "exec"), names)
+    exec(compile(source(function, kind, arguments), source_name(name), "exec"), names)
     made = Wrapper(*names["make"](function, before, after, fail, FAILED, _Scope))
     made.function.__defaults__ = function.__defaults__
     made.function.__kwdefaults__ = function.__kwdefaults__

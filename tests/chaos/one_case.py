@@ -32,7 +32,7 @@ def run(change: Callable[[Any], Any], work: Callable[[], Any]) -> dict[str, Any]
         name: {"state": state.state, "calls": state.calls, "failures": state.failures, "reason": state.reason}
         for name, state in install.states.items()
     }
-    undone = [state.undo for state in install.states.values() if state.undo]
+    undone = [(place.owner, place.name, place.original) for state in install.states.values() for place in state.places]
     originals = {(id(owner), name): original for owner, name, original in undone if not is_ours(original)}
     install.remove_all()
     restored = all(vars(owner)[name] is originals[id(owner), name] for owner, name, _ in undone)

@@ -209,9 +209,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> captures.CaptureLog:
 
 
 def capture(log: captures.CaptureLog, device: Device, taken: int) -> None:
-    log.begin((), {})
+    log.begin()
     device.free_bytes -= taken
-    log.end(None, None, (), {})
+    log.end(None)
 
 
 def memory_cells(log: captures.CaptureLog) -> list[Any]:

@@ -139,7 +139,7 @@ def test_hooking_twice_wraps_once_and_undoing_restores_the_object() -> None:
     first = put("Target.work", hooks.FOLLOWING, None, lambda *a: None)
     wrapped = Target.work
     second = put("Target.work", hooks.FOLLOWING, None, lambda *a: None)
-    assert Target.work is wrapped and second.undo is None
+    assert Target.work is wrapped and not second.places
     hooks.take_out(first)
     assert vars(Target)["work"] is ORIGINAL["work"]
 

@@ -102,17 +102,43 @@ def test_a_disk_that_fills_and_empties_several_times(tmp_path: Path, bare: dict[
         assert any("rows never reached the disk (ENOSPC)" in note for note in notes)
 
 
-def test_a_disk_that_stays_full(tmp_path: Path, bare: dict[str, Any]) -> None:
-    """What was written before is readable, and the process's record says that rows are being dropped."""
+STAYS_FULL = """
+import sys
+import vllm.engine.arg_utils as a, vllm.v1.core.sched.scheduler as s
+from pathlib import Path
+sys.path.insert(0, {here!r})
+import drive_on_disk
+from profilemate.probe import process
+process.FULL_FLUSH_NS = 1_000_000
+a.EngineArgs()
+scheduler = s.Scheduler()
+for step in range(1, 601):
+    scheduler.update_from_output(scheduler.schedule(), None)
+    if step == 300:
+        drive_on_disk.take_the_rest(Path({ballast!r}))
+print("served")
+"""
+
+
+def test_a_disk_that_stays_full(tmp_path: Path, vllm: Path) -> None:
+    """What was written before is readable, and one line says that rows are being dropped."""
     with small_disk(tmp_path / "disk", f"size={512 * KIB}") as disk:
-        run = drive(tmp_path, disk, "300")
-        session = streams.only_session(disk.seen / "sessions")
+        code = STAYS_FULL.format(here=str(DRIVE.parent), ballast=str(disk.path / "ballast"))
+        env = environment.clean() | {
+            "PYTHONPATH": f"{environment.ROOT}:{vllm}",
+            "PROFILEMATE_DIR": str(disk.path / "s"),
+        }
+        env |= {"PROFILEMATE_DISK_FLOOR": "0"}
+        command = [*disk.prefix, sys.executable, "-c", code]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr
+        session = streams.only_session(disk.seen / "s")
         (process,) = streams.processes(session)
-        assert run.summary == bare
         assert_whole(process)
-        steps = len(streams.rows(process, "kv_steps"))
-        assert 200 < steps < 320
-        assert sum("rows are being dropped" in line for line in run.lines) == 1
+        numbers = [int(row["step"]) for row in streams.rows(process, "kv_steps")]
+        assert numbers == list(range(1, len(numbers) + 1)) and 300 <= len(numbers) < 600
+        (line,) = (line for line in done.stderr.splitlines() if "rows are being dropped" in line)
+        assert "ENOSPC" in line
         (disk.seen / "ballast").unlink()
         streams.export(session)
         assert streams.missing_files(session) == []
