@@ -112,7 +112,7 @@ class Surroundings:
     def run(self, name: str, spec: dict[str, Any], profiled: bool, env: Mapping[str, str]) -> Run:
         """One engine process, with ProfileMate or without. Raises OutOfTime or EngineFailed."""
         left = self.deadline - time.monotonic()
-        if left < 0:
+        if left < self.longest_seconds:
             raise OutOfTime(f"{left:.0f} s are left and an engine took {self.longest_seconds:.0f} s")
         self.runs += 1
         folder = self.work / f"{self.runs:02}-{name}"

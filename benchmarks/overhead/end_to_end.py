@@ -24,11 +24,12 @@ class Size(NamedTuple):
     """How much is run. The first rounds warm both servers up and are not counted."""
 
     rounds: int
-    requests: int
+    seconds: float
+    requests: int = 16
     warm_up: int = 2
 
 
-SIZES = {"full": Size(240, 16), "quick": Size(50, 16), "tiny": Size(2, 4, 1)}
+SIZES = {"full": Size(240, 270), "quick": Size(50, 60), "tiny": Size(2, 60, 4, 1)}
 CONCURRENCY = 8
 OPTIONS = ("--enforce-eager", "--num-gpu-blocks-override", "1024", "--max-num-batched-tokens", "2048")
 """Room for some hundred requests: cached blocks are evicted all the time once it is full, and nobody is preempted."""
@@ -105,7 +106,7 @@ def two_servers(model: Path, folder: Path) -> Iterator[dict[bool, Any]]:
 def send_bursts(pair: dict[bool, Any], model: Path, size: Size) -> dict[bool, list[Burst]]:
     """Pairs of bursts, in changing order."""
     bursts: dict[bool, list[Burst]] = {False: [], True: []}
-    for number in rounds("end_to_end", size.warm_up + size.rounds):
+    for number in rounds("end_to_end", size.warm_up + size.rounds, size.seconds):
         for on in turn_about(number):
             burst = send_burst(pair[on], model, size.requests, seed=number)
             if number >= size.warm_up:
@@ -120,7 +121,7 @@ def check_session(folder: Path) -> str:
     session = streams.only_session(folder / "sessions")
     steps = streams.all_rows(session, "kv_steps", "EngineCore")
     passes = streams.all_rows(session, "graph_dispatches", "Worker")
-    if not steps or not passes or not streams.all_rows(session, "kv_evictions"):
+    if not steps or not passes:
         raise RuntimeError("the profiled server recorded nothing")
     return f"{len(steps)}"
 

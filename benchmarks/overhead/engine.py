@@ -43,24 +43,27 @@ class Size(NamedTuple):
     """How much is run. The first rounds warm up and are not counted."""
 
     rounds: int
+    seconds: float = 60
     warm_up: int = 4
 
 
-SIZES = {"full": Size(240), "quick": Size(40), "tiny": Size(2, 1)}
+SIZES = {"full": Size(240), "quick": Size(40), "tiny": Size(2, warm_up=1)}
 
 
 class Switch:
     """Takes all hooks out of their places and puts the same ones in again."""
 
     def __init__(self) -> None:
-        """Know the hooks that are in now."""
+        """Know the hooks that are in now. Where two share a target, the outer one stands there."""
         from profilemate.probe import install
 
-        places = [
-            (*state.undo, state.wrapper.function) for state in install.states.values() if state.undo and state.wrapper
+        self.places: list[tuple[Any, str, Any, Any]] = [
+            (place.owner, place.name, place.original, vars(place.owner)[place.name])
+            for state in install.states.values()
+            for place in state.places
+            if not hasattr(place.original, "profilemate_hook")
         ]
-        self.places: list[tuple[Any, str, Any, Any]] = places
-        if not places:
+        if not self.places:
             raise RuntimeError("no hook is in")
 
     def turn(self, on: bool) -> None:
@@ -116,7 +119,7 @@ def answer_in_turns(title: str, engine: Engine, size: Size) -> dict[bool, list[B
     """Pairs of batches, in changing order."""
     switch = Switch()
     batches: dict[bool, list[Batch]] = {False: [], True: []}
-    for number in rounds(title, size.warm_up + size.rounds):
+    for number in rounds(title, size.warm_up + size.rounds, size.seconds):
         for on in turn_about(number):
             switch.turn(on)
             batch = engine.answer(number)

@@ -10,6 +10,7 @@ from overhead.places import OVERHEAD_PAGE, README
 from overhead.verdict import INFORMATION, RULES
 
 BEGIN, END = "<!-- benchmarks: begin, written by `make bench` -->", "<!-- benchmarks: end -->"
+RATIO_UNIT = "x"
 SHORT_VERDICT = {"met": "met", "not met": "**not met**", "beyond the gate": "**not met, beyond the gate**"}
 
 
@@ -20,19 +21,28 @@ class Document(NamedTuple):
     text: Callable[[dict[str, Any]], str]
 
 
-def number(value: float | None) -> str:
-    """Three significant digits, four for a ratio close to one; a dash for nothing."""
+def number(value: float | None, unit: str = "") -> str:
+    """Three significant digits, more for a ratio close to one; a dash for nothing."""
     if value is None:
         return "-"
-    if 0.9 <= abs(value) < 1.1:
+    if unit == RATIO_UNIT and value < 1.1:
         return f"{value:.4f}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def unit_after(unit: str) -> str:
+    """A unit as it stands after a number."""
+    return {"%": "%", RATIO_UNIT: ""}.get(unit, f" {unit_words(unit)}")
 
 
 def quantity(value: float | None, unit: str) -> str:
     """A number with its unit."""
-    glue = "" if unit in ("", "%") else " "
-    return f"{number(value)}{'' if value is None else glue + unit}"
+    return "-" if value is None else f"{number(value, unit)}{unit_after(unit)}"
+
+
+def unit_words(unit: str) -> str:
+    """A unit as it is printed."""
+    return unit.replace("us", "\u00b5s") if unit.split()[:1] == ["us"] else unit
 
 
 def cells(*texts: str) -> str:
@@ -50,13 +60,13 @@ def spread(side: dict[str, float] | None) -> str:
 
 def interval(effect: dict[str, Any]) -> str:
     """Where the true effect lies with 95 % confidence."""
-    return f"{number(effect['low'])} to {number(effect['high'])}"
+    return f"{number(effect['low'], effect['unit'])} to {number(effect['high'], effect['unit'])}"
 
 
 def target_words(figure: dict[str, Any]) -> str:
     """The limit of a figure."""
     target = figure["target"]
-    return f"{RULES[target['rule']].words} {quantity(target['limit'], figure['effect']['unit'])}"
+    return f"{RULES[target['rule']].words} {target['limit']:g}{unit_after(figure['effect']['unit'])}"
 
 
 def summary_table(results: dict[str, Any]) -> str:
@@ -82,7 +92,7 @@ def figure_row(figure: dict[str, Any]) -> str:
     """One figure with its spread."""
     effect = figure["effect"]
     return cells(
-        f"{figure['name']}, {figure['unit']}",
+        f"{figure['name']}, {unit_words(figure['unit'])}",
         spread(figure["with"]),
         spread(figure["without"]),
         f"{quantity(effect['estimate'], effect['unit'])} ({interval(effect)})",

@@ -8,9 +8,11 @@ which tells how much of a difference is noise.
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from overhead.samples import Benchmark, Figure, Measurement, Target
@@ -27,7 +29,7 @@ class Size(NamedTuple):
     requests: int
 
 
-SIZES = {"full": Size(24, 600), "quick": Size(8, 400), "tiny": Size(2, 20)}
+SIZES = {"full": Size(32, 600), "quick": Size(8, 400), "tiny": Size(2, 20)}
 
 INTENSE: tuple[str, ...] = ()
 """The driver's own defaults: a tiny pool, so that every step evicts and allocates much."""
@@ -89,13 +91,12 @@ CALM_VARIANTS = ("bare", "ProfileMate", "collector")
 
 
 def drive_variants(title: str, size: Size, trace: tuple[str, ...], names: tuple[str, ...]) -> dict[str, list[Run]]:
-    """Every variant in every round; the order turns from round to round."""
+    """Every variant in every round, in an order of chance: what ran before leaves its traces in caches."""
     arguments = ("--requests", str(size.requests), *trace)
     runs: dict[str, list[Run]] = {name: [] for name in names}
     drive_trace(*arguments)  # imports and caches
     for number in rounds(f"scheduler_step, {title}", size.rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in random.Random(number).sample(names, len(names)):
             with VARIANTS[name].inside():
                 runs[name].append(drive_trace(*arguments, *VARIANTS[name].options))
     return runs
@@ -123,6 +124,7 @@ def measure(size: str) -> Measurement:
         os.environ["PROFILEMATE_DIR"] = folder
         intense = drive_variants("intense trace", chosen, INTENSE, tuple(VARIANTS))
         calm = drive_variants("calm trace", chosen, CALM, CALM_VARIANTS)
+        check_rows(folder, [*intense["ProfileMate"], *calm["ProfileMate"]])
     bare, ours = intense["bare"], intense["ProfileMate"]
     cpu, base = microseconds(ours), microseconds(bare)
     collector = added(intense["collector"], bare)
@@ -152,6 +154,16 @@ def calm_figures(calm: dict[str, list[Run]]) -> list[Figure]:
         Figure("calm trace, share of a 5 ms step", "%", "value", share_of_a_step(ours, bare)),
         Figure("calm trace, vLLM's collector at 1.0", "us of CPU", "difference", microseconds(calm["collector"]), base),
     ]
+
+
+def check_rows(folder: str, runs: list[Run]) -> None:
+    """What was timed must have been recorded: every step."""
+    import streams
+
+    rows = streams.all_rows(streams.only_session(Path(folder)), "kv_steps")
+    expected = sum(run.steps for run in runs)
+    if len(rows) != expected:
+        raise RuntimeError(f"{len(rows)} steps recorded out of {expected}")
 
 
 def facts(intense: dict[str, list[Run]], calm: dict[str, list[Run]]) -> dict[str, str]:

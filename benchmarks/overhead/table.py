@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from overhead.render import number, quantity
+from overhead.render import interval, number, quantity
 from overhead.verdict import INFORMATION
 
 HEAD = ("", "with", "without", "effect", "95 % interval", "target", "verdict")
@@ -26,8 +26,8 @@ def figure_line(figure: dict[str, Any]) -> str:
         number(figure["with"]["median"]),
         number(without["median"] if without else None),
         quantity(effect["estimate"], effect["unit"]),
-        f"{number(effect['low'])} to {number(effect['high'])}",
-        number(target["limit"]) if target else "",
+        interval(effect),
+        f"{target['limit']:g}" if target else "",
         "" if verdict == INFORMATION else verdict,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 TELL_EVERY_S = 5.0
+FEWEST = 12
 
 
 def say(text: str) -> None:
@@ -16,13 +18,17 @@ def say(text: str) -> None:
     print(f"[bench {time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def rounds(name: str, count: int) -> Iterator[int]:
-    """Count from 0, telling now and then how far it is."""
-    tell_at = time.monotonic() + TELL_EVERY_S
+def rounds(name: str, count: int, seconds: float = math.inf) -> Iterator[int]:
+    """Count from 0, telling now and then how far it is; on a slow machine not to the end, but at least to FEWEST."""
+    began = told = time.monotonic()
     for number in range(count):
-        if time.monotonic() >= tell_at:
+        now = time.monotonic()
+        if now - began > seconds and number >= FEWEST:
+            say(f"{name}: time is up after {number} of {count} rounds")
+            return
+        if now - told > TELL_EVERY_S:
             say(f"{name}: round {number + 1} of {count}")
-            tell_at = time.monotonic() + TELL_EVERY_S
+            told = now
         yield number
 
 

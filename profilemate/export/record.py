@@ -113,6 +113,7 @@ def health_record(health: Health) -> Record:
         "hooks_in_place": len(health.in_state("put_in")),
         "did_not_fit": [_hook_record(hook) for hook in health.misfits[:NAMED_HOOKS]],
         "never_called": [hook.name for hook in health.never_called[:NAMED_HOOKS]],
+        "not_in_use": dict(list(health.not_in_use.items())[:NAMED_HOOKS]),
         "failed": [{**_hook_record(hook), "failures": hook.failures} for hook in health.failed[:NAMED_HOOKS]],
         "lost_rows": [{"table": table, "reason": why, "rows": rows} for (table, why), rows in sorted(lost.items())],
     }

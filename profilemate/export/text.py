@@ -183,6 +183,9 @@ def health_lines(record: dict[str, Any]) -> list[str]:
               f"({text(table_of(row).get('reason'))})" for row in lost]  # fmt: skip
     if never:
         lines.append(f"in place but never called: {_names(never)}")
+    unused = table_of(health.get("not_in_use"))
+    if unused:
+        lines.append(f"parts of vLLM that this run did not use: {_names(list(unused))}")
     for key in ("findings", "notes", "faults"):
         lines += [text(sentence) for sentence in items_of(record.get(key))]
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,6 +53,11 @@ class HookHealth:
     failures: int
     is_counted: bool
 
+    @property
+    def part(self) -> str:
+        """The part of vLLM that the hook is on: what comes before the point in its name."""
+        return self.name.partition(".")[0]
+
 
 @dataclass(frozen=True)
 class LostRows:
@@ -83,7 +89,18 @@ class Health:
 
     @property
     def never_called(self) -> tuple[HookHealth, ...]:
-        """Hooks that are in place but saw nothing."""
+        """Hooks that are in place but saw nothing, though others on the same part of vLLM did."""
+        return tuple(hook for hook in self._silent if hook.part not in self.not_in_use)
+
+    @property
+    def not_in_use(self) -> dict[str, int]:
+        """Parts of vLLM none of whose hooks saw anything (the model runner that does not run), and how many these are."""
+        called = {hook.part for hook in self.hooks if hook.calls}
+        silent = Counter(hook.part for hook in self._silent)
+        return {part: count for part, count in silent.items() if part not in called}
+
+    @property
+    def _silent(self) -> tuple[HookHealth, ...]:
         return tuple(hook for hook in self.in_state("put_in") if hook.is_counted and not hook.calls)
 
     @property

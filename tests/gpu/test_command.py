@@ -261,6 +261,46 @@ def test_results_of_another_machine_are_merged_by_the_command(tmp_path: Path) ->
     assert missing.returncode == cli.COULD_NOT_RUN and "there is no" in missing.stderr
 
 
+# -- which engines a stage runs -----------------------------------------------------------------------------------------
+
+
+class Engines:
+    """In place of Surroundings: notes which engines were asked for and gives them answers."""
+
+    def __init__(self, answers_with: list[int]) -> None:
+        self.answers_with = answers_with
+        self.asked: list[bool] = []
+        self.specifications: list[dict[str, Any]] = []
+
+    def run(self, name: str, spec: dict[str, Any], profiled: bool, env: dict[str, str]) -> Run:
+        self.asked.append(profiled)
+        self.specifications.append(spec)
+        return Run(Path(name), {"answers": {"a": self.answers_with if profiled else [1]}}, 0, 1.0)
+
+
+A_TARGET = Target(Path("wide"), Path("small"), 32_000, {"attention_backend": "TRITON_ATTN"}, {})
+
+
+@pytest.mark.parametrize(("answers", "asked"), [([1], [False, True]), ([2], [False, True, False])])
+def test_a_second_engine_without_runs_only_where_answers_differ(answers: list[int], asked: list[bool]) -> None:
+    engines: Any = Engines(answers)
+    sides = STAGES["v2"].measure(STAGES["v2"], A_TARGET, engines)
+    assert engines.asked == asked
+    assert (len(sides.with_us), len(sides.without)) == (1, len(asked) - 1)
+    first = engines.specifications[0]
+    assert all(specification == first for specification in engines.specifications)
+    assert first["llm"]["attention_backend"] == "TRITON_ATTN"
+    assert first["model"] == "wide"
+
+
+def test_throughput_engines_take_turns_and_the_first_alternates() -> None:
+    engines: Any = Engines([1])
+    sides = STAGES["throughput"].measure(STAGES["throughput"], A_TARGET, engines)
+    assert engines.asked == [False, True, True, False, False, True]
+    assert len(sides.with_us) == len(sides.without) == 3
+    assert engines.specifications[0]["model"] == "small"
+
+
 # -- engine processes ---------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +324,7 @@ def test_the_two_sides_differ_by_profilemate_alone(tmp_path: Path, monkeypatch: 
     assert bare["PYTHONPATH"].split(os.pathsep) == [benchmarks, "/somewhere/site"]
     assert ours["PYTHONPATH"].split(os.pathsep) == [str(environment.ROOT), benchmarks, "/somewhere/site"]
     assert bare["HF_HUB_OFFLINE"] == "0"  # what the user set stays
+    assert not {"PROFILEMATE_TRACKERS", "VLLM_ENABLE_PROFILING"} & (bare.keys() | ours.keys())
     assert bare["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     different = {name for name in bare.keys() | ours.keys() if bare.get(name) != ours.get(name)} - {"PWD"}
     assert different == {"PYTHONPATH", "PROFILEMATE_ENABLE", "PROFILEMATE_DIR", "PROFILEMATE_NETWORK_FS"}

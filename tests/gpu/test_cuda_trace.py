@@ -63,7 +63,7 @@ def test_each_launch_gets_the_kernels_of_its_correlation_in_the_order_of_the_lau
     trace = summarised(
         *noise(1.0),
         launch(200, 8), launch(100, 7),
-        kernel(150, 10, 7), kernel(140, 2, 7, cat="gpu_memset"), kernel(161, 4, 7, cat="gpu_memcpy"),
+        kernel(150, 10, 7), kernel(161, 4, 7, cat="gpu_memcpy"), kernel(140, 2, 7, cat="gpu_memset"),
         kernel(400, 50, 8),
         kernel(300, 5, 99),
     )  # fmt: skip

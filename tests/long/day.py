@@ -8,7 +8,8 @@ of the day, are replaced by functions that do nothing before ProfileMate comes. 
 the size cap is the N-th part of the default. --scale 1 is the whole day of 8.64 million steps.
 
 For each half an old process lives through its day; then it and a young one of the same ancestor run blocks of steps in turn,
-so that both have the same machine. FOLDER gets a folder of sessions for each, and the result is printed as JSON.
+so that both have the same machine. A third one lives through a short day with its memory traced. FOLDER gets a folder of
+sessions for each, and the result is printed as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ STEPS_AN_HOUR = HOUR_NS // STEP_NS
 SESSION_CAP_BYTES = 2 << 30
 WARM_UP_STEPS = 4000
 BLOCK_STEPS = 2000
-BIG_FILE_BYTES = 1 << 20
+TRACED_STEPS_AN_HOUR = 1000
+"""Of a third process, whose memory is traced: tracing makes a step some five times slower."""
 
 
 class Clock:
@@ -269,14 +271,13 @@ class Life:
         }
 
     def memory(self) -> dict[str, Any]:
-        """Bytes that our own lines of code hold, early and late in a tenth of the day."""
-        steps = STEPS_AN_HOUR // self.options.scale // 10
+        """Bytes held by what a short day allocated, at the end of each hour."""
         self.half.steps(WARM_UP_STEPS)
         tracemalloc.start()
         held = []
         for _ in range(HOURS):
-            self.half.steps(steps)
-            self.clock.now_ns += HOUR_NS - steps * STEP_NS
+            self.half.steps(TRACED_STEPS_AN_HOUR)
+            self.clock.now_ns += HOUR_NS - TRACED_STEPS_AN_HOUR * STEP_NS
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()

@@ -37,6 +37,9 @@ STEPS = THIS.writer.stream(events.STEPS)
 USAGE = THIS.writer.stream(events.USAGE)
 EVICTIONS = THIS.writer.stream(events.EVICTIONS)
 OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
+MOST_WAITING = 64
+"""Calls whose evictions may wait for the end of a step: a scheduler of the user's own may have none that we see."""
+
 STEP_STREAMS = (EVICTIONS, USAGE, STEPS, OTHER_POOLS)
 """The row that says that a step is over comes after what happened in it."""
 
@@ -71,6 +74,8 @@ def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
     state.operations += 1
     if state.operations % THIS.settings.log_interval == 0 and state.engine is not None:
         USAGE.add((now_ns, state.engine, "interval", in_use, state.total))
+    if len(EVICTIONS.pending) > MOST_WAITING or len(USAGE.pending) > MOST_WAITING:
+        THIS.flush()
 
 
 # -- BlockPool ----------------------------------------------------------------------------------------------------------
