@@ -15,6 +15,8 @@ try:
 
     profilemate.boot.start(ProfilingConfig, __file__)
 except Exception as error:  # the interpreter goes on whatever happens here
+    import contextlib
     import sys
 
-    sys.stderr.write(f"[profilemate] off: {type(error).__name__}: {error}\n")
+    with contextlib.suppress(Exception):  # stderr may be closed
+        sys.stderr.write(f"[profilemate] off: {type(error).__name__}: {error}\n")

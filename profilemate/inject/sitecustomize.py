@@ -21,4 +21,7 @@ try:
 
     profilemate.boot.start(None, __file__)
 except Exception as error:  # the interpreter goes on whatever happens here
-    sys.stderr.write(f"[profilemate] off: {type(error).__name__}: {error}\n")
+    import contextlib
+
+    with contextlib.suppress(Exception):  # stderr may be closed
+        sys.stderr.write(f"[profilemate] off: {type(error).__name__}: {error}\n")

@@ -17,9 +17,9 @@ from typing import Any
 from profilemate import __version__
 from profilemate.probe import folders
 from profilemate.probe.cost import Bias
-from profilemate.probe.settings import Settings
+from profilemate.probe.settings import Settings, quarter
 from profilemate.probe.stream import Stream
-from profilemate.probe.writer import Writer, process_share, quarter
+from profilemate.probe.writer import Writer, process_share
 from profilemate.schema import names
 
 HookRecords = Callable[[], "list[dict[str, str]]"]
@@ -58,6 +58,7 @@ class Process:
         self._full_flush_ns = 0
         self._next_save_ns = 0
         self._told_trouble = ""
+        self._told_once = False
 
     # -- session ---------------------------------------------------------------------------------------------------
 
@@ -116,6 +117,8 @@ class Process:
         os.environ[names.ENV_SESSION_OWNER] = str(os.getpid())
         self._announce(*self.settings.warnings)
         _export_at_exit(self.session)
+        if folders.has_company(self.session):
+            launch_tidying(self.session)
 
     def _refuse_network_mount(self) -> None:
         kind = folders.mount_type(self.settings.directory)
@@ -239,8 +242,18 @@ class Process:
         if self.writer.trouble != self._told_trouble:
             self._told_trouble = self.writer.trouble
             self.dirty = True
+            self._tell_trouble()
         if self.dirty:
             self.save()
+
+    def _tell_trouble(self) -> None:
+        """One line at the first trouble of this process; the summary tells of all."""
+        if self._told_trouble and not self._told_once:
+            self._told_once = True
+            tell(
+                f"[profilemate] {self.role} (pid {os.getpid()}): rows are being dropped ({self._told_trouble}); "
+                f"serving goes on, and so does recording when {self.folder} can be written again"
+            )
 
     def _open_late(self) -> None:
         """Rows came before any role did (a scheduler driven by a script of the user's own): the process is a "Script"."""
@@ -301,20 +314,39 @@ def launch_export(session: str) -> None:
     """Start `python -m profilemate export --wait` detached. Raises nothing: the streams are on disk anyway."""
     import subprocess
 
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environ = {**os.environ, "PYTHONPATH": root, "PROFILEMATE_ENABLE": "0"}
-    command = [sys.executable, "-m", "profilemate", "export", "--wait", "30", session]
     with contextlib.suppress(Exception):
-        started = subprocess.Popen(
-            command,
-            env=environ,
-            cwd=root,  # with -m, Python would import from the server's folder before all else
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        started = subprocess.Popen(_export_command("--wait", "30", session), **_detached())
         started.returncode = 0  # it outlives this process on purpose; Popen would warn of that
+
+
+def launch_tidying(session: str) -> None:
+    """Keep the folder of the session under its cap, detached: a server that is killed and restarted never exports.
+
+    It is started by a shell that ends at once: a child of ours would stay a zombie for as long as the server runs.
+    """
+    import subprocess
+
+    command = ["/bin/sh", "-c", '"$@" &', "sh", *_export_command("--tidy", session)]
+    with contextlib.suppress(Exception):
+        subprocess.run(command, check=False, timeout=10, **_detached())
+
+
+def _export_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "profilemate", "export", *arguments]
+
+
+def _detached() -> dict[str, Any]:
+    import subprocess
+
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return {
+        "env": {**os.environ, "PYTHONPATH": root, "PROFILEMATE_ENABLE": "0"},
+        "cwd": root,  # with -m, Python would import from the server's folder before all else
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "start_new_session": True,
+    }
 
 
 THIS = Process()

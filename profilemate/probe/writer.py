@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 from profilemate.probe.settings import Settings
-from profilemate.probe.settings import quarter as quarter
 from profilemate.probe.stream import SLOW_WRITE_NS, Stream
 from profilemate.schema.probe_tables import GAPS
 from profilemate.schema.table import Table

