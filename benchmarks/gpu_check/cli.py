@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import shlex
 import sys
 import tempfile
@@ -111,11 +112,11 @@ def again(source: Path, target: Path) -> int:
 def check(options: argparse.Namespace) -> int:
     """Look at the machine, then run the stages one after the other; each result is kept as soon as it is there."""
     deadline = time.monotonic() + options.seconds
+    here = machine.find(env={**os.environ, "PROFILEMATE_ENABLE": "0"})
     base = (options.work or Path(tempfile.mkdtemp(prefix="gpu-check-"))).resolve()
     base.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="run-", dir=base))
     around = Surroundings(work, base / "cache", deadline)
-    here = machine.find(env=around.environment(work, False, {}))
     tell(f"{here['card']}, driver {here['driver']}, PyTorch {here['torch']}; logs in {work}")
     if around.mend_numba():
         tell("numba does not import here; a stand-in takes its place")

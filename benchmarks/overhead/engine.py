@@ -88,6 +88,7 @@ class Engine:
 
         self.llm = LLM(str(model), **OPTIONS, **options)
         self.steps = 0
+        self.tokens = random.Random(1)
         client: Any = self.llm.llm_engine.engine_core
         core = client.engine_core
         step = core.step_fn
@@ -99,14 +100,18 @@ class Engine:
         core.step_fn = count_and_step
 
     def answer(self, seed: int) -> Batch:
-        """Answer a batch: the same prompts and lengths for the same seed."""
+        """Answer a batch: prompts and answers as long as any other's of the same seed, but of new tokens.
+
+        The same tokens again would be found in the prefix cache, and the second turn of a round would have less to do.
+        """
         from vllm import SamplingParams
 
         dice = random.Random(seed)
         prompts: list[Any] = []
         params: list[Any] = []
         for _ in range(REQUESTS):
-            prompts.append({"prompt_token_ids": [dice.randint(10, 4000) for _ in range(dice.randint(*PROMPT_TOKENS))]})
+            length = dice.randint(*PROMPT_TOKENS)
+            prompts.append({"prompt_token_ids": self.tokens.choices(range(10, 4000), k=length)})
             params.append(SamplingParams(max_tokens=dice.randint(*OUTPUT_TOKENS), ignore_eos=True, temperature=0))
         steps, cpu, wall = self.steps, time.process_time(), time.perf_counter()
         outputs = self.llm.generate(prompts, params, use_tqdm=False)

@@ -35,7 +35,7 @@ def declare_missing_kernels() -> Any:
     from vllm.platforms import current_platform
 
     current_platform.import_kernels()
-    library = torch.library.Library("_C", "FRAGMENT")
+    library: Any = torch.library.Library("_C", "FRAGMENT")  # type: ignore[no-untyped-call]
     source = Path(fix_functionalization.__file__).read_text(encoding="utf-8")
     for name in sorted(set(re.findall(r"torch\.ops\._C\.(\w+)", source))):
         if not hasattr(torch.ops._C, name):

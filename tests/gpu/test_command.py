@@ -57,11 +57,14 @@ def fake_torch(folder: Path, available: bool = True, cuda: str | None = "13.0") 
 
 def test_without_a_gpu_it_says_so_in_one_sentence_and_has_its_own_exit_code(tmp_path: Path) -> None:
     path = fake_torch(tmp_path, available=False)
-    done = run(sys.executable, str(PROGRAM), "--json", str(tmp_path / "gpu.json"), PYTHONPATH=path)
+    (tmp_path / "tmp").mkdir()
+    env = {"PYTHONPATH": path, "TMPDIR": str(tmp_path / "tmp")}
+    done = run(sys.executable, str(PROGRAM), "--json", str(tmp_path / "gpu.json"), **env)
     assert done.returncode == cli.NO_GPU == 3
     assert done.stdout == "gpu-check: no GPU was checked: PyTorch 2.11.0+cu130 sees no CUDA device on this machine.\n"
     assert done.stderr == ""
     assert not (tmp_path / "gpu.json").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_this_machines_own_pytorch_is_asked() -> None:

@@ -88,7 +88,7 @@ class Engine:
 
         def make(self: Any, pool: Any) -> None:
             self.kv_cache_manager = SimpleNamespace(block_pool=pool, enable_caching=True)
-            self.requests: dict[str, Any] = {}
+            self.requests = {}
 
         def schedule(self: Any) -> Any:
             return batch
@@ -160,7 +160,7 @@ class Worker:
 
     @staticmethod
     def batch(wrapper_class: type, mode: Any, descriptor: Any, pieces: int) -> Any:
-        wrappers = [object.__new__(wrapper_class) for _ in range(pieces)]
+        wrappers: list[Any] = [object.__new__(wrapper_class) for _ in range(pieces)]
         for wrapper in wrappers:
             vars(wrapper).update(concrete_cudagraph_entries={1: 1}, runtime_mode=mode)
         context = SimpleNamespace(cudagraph_runtime_mode=mode, batch_descriptor=descriptor)

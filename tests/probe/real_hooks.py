@@ -142,7 +142,7 @@ def through_ray(model: str, config: Any) -> dict[str, Any]:
 
     EngineArgs(model=model, load_format="dummy", distributed_executor_backend="ray")
     asked_for = os.environ.get("VLLM_RAY_EXTRA_ENV_VARS_TO_COPY", "")
-    wrapper = WorkerWrapperBase()
+    wrapper: Any = WorkerWrapperBase()
     wrapper.vllm_config = config
     wrapper.worker = SimpleNamespace(init_device=lambda: None, vllm_config=config)
     wrapper.init_device()
@@ -177,7 +177,7 @@ def main() -> None:
     install.begin()
     install.install_late_hooks()
     wrapped = snapshot(places)
-    boot.start()
+    boot.start()  # type: ignore[no-untyped-call]
     plugin.register()
     install.begin()
     result: dict[str, Any] = {

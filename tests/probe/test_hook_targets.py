@@ -151,10 +151,15 @@ def test_recursion_runs_the_handlers_of_each_call_in_turn(module: Any) -> None:
 
     module.Target.work = count
     seen: list[Any] = []
-    put(
-        module, "Target.work", hooks.AROUND, arguments=("items",),
-        before=lambda items: seen.append(items) or items, after=lambda token, result, items: seen.append((token, result)),
-    )  # fmt: skip
+
+    def before(items: int) -> int:
+        seen.append(items)
+        return items
+
+    def after(token: int, result: int, items: int) -> None:
+        seen.append((token, result))
+
+    put(module, "Target.work", hooks.AROUND, before=before, after=after, arguments=("items",))
     assert module.Target().work(3) == 3
     assert seen == [3, 2, 1, 0, (0, 0), (1, 1), (2, 2), (3, 3)]
 

@@ -126,7 +126,9 @@ def _kv_counts(session: Path) -> list[tuple[str, Any, Any]]:
     last = steps[-1]
     counts += [(name, told[name], last[name]) for name in SUMMED]
     counts.append(("steps", told["steps"], last["step"]))
-    counts.append(("evicted", int(last["evicted"]), len(evictions)))
-    counts.append(("peak", int(usage["num_blocks"].max()), int(last["peak"])))
-    counts.append(("last state", int(usage["num_blocks"].iloc[-1]), int(last["in_use"])))
+    counted = [row for row in streams.all_rows(session, "kv_evictions") if int(row["time_ns"]) <= int(last["time_ns"])]
+    counts.append(("evictions of finished steps", len(counted), int(last["evicted"])))
+    by_kind = usage.groupby("kind")["num_blocks"].apply(list).to_dict()
+    counts.append(("peak", by_kind.get("peak", [0]), [int(last["peak"])]))
+    counts.append(("last state", by_kind["last"], [int(last["in_use"])]))
     return counts
