@@ -87,10 +87,11 @@ class Place(NamedTuple):
 class HookState:
     """What became of one hook in this process. It has several places if its module was loaded anew."""
 
-    __slots__ = ("failures", "hook", "places", "reason", "reported", "sample", "state")
+    __slots__ = ("failures", "hook", "on_failure", "places", "reason", "reported", "sample", "state")
 
-    def __init__(self, hook: Hook) -> None:
-        """A hook whose module has not been imported yet."""
+    def __init__(self, hook: Hook, on_failure: Callable[[HookState], None] = lambda state: None) -> None:
+        """A hook whose module has not been imported yet. `on_failure` must not raise."""
+        self.on_failure = on_failure
         self.hook = hook
         self.state = "waiting"
         self.reason = ""
@@ -117,6 +118,7 @@ class HookState:
             self.state = "switched_off"
         if self.failures <= FAILURES_BEFORE_OFF or not self.reason:
             self.reason = _description()
+            self.on_failure(self)
 
     def quiet(self) -> None:
         """Run no handler any more."""

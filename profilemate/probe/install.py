@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
-import time
 from importlib import import_module
 from typing import Any
 
 from profilemate.probe import cost, phase
 from profilemate.probe.finder import TargetFinder
 from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
+from profilemate.probe.pace import pause_ns
 from profilemate.probe.process import THIS, tell
 from profilemate.probe.settings import load
 from profilemate.schema.probe_tables import HEALTH
 from profilemate.trackers import TRACKERS
 
-HEALTH_GROWTH = 50
-"""Health rows come at most once a second and 1/50 of the session's age apart, up to the longest pause below: a day has
-some 1,600 of them for each hook."""
-
-LONGEST_HEALTH_PAUSE_NS = 60_000_000_000
-
 states: dict[str, HookState] = {}
 sampler = cost.Sampler()
 _finder: TargetFinder | None = None
-_began_ns = 0
 _next_health_ns = 0
 
 
@@ -41,20 +35,21 @@ def probe_hooks() -> tuple[Hook, ...]:
 
 def begin(config: Any = None) -> None:
     """Start ProfileMate in this process. A second call, by whatever way in, does nothing."""
-    global _finder, _began_ns
+    global _finder
     if _finder is not None:
         return
     THIS.settings = load(os.environ, config)
     for hook in probe_hooks():
-        states[hook.name] = HookState(hook)
+        states[hook.name] = HookState(hook, failure_noted)
     for tracker in THIS.settings.trackers:
         add_tracker(tracker)
-    _began_ns = time.monotonic_ns()
     THIS.cost_bias = cost.calibrate()
+    THIS.turn_sampler = lambda: sampler.turn(states.values(), THIS.cost_bias)
     THIS.hook_records = hook_records
     THIS.at_flush.append(at_flush)
     THIS.writer.stream(HEALTH, detail=False)
     os.register_at_fork(after_in_child=after_fork)
+    atexit.register(last_words)
     early = {state.hook.module for state in states.values() if not state.hook.late}
     _finder = TargetFinder(early, module_ready)
     sys.meta_path.insert(0, _finder)
@@ -72,7 +67,7 @@ def add_tracker(tracker: str) -> None:
     """
     try:
         for hook in tracker_hooks(tracker):
-            states[hook.name] = HookState(hook)
+            states[hook.name] = HookState(hook, failure_noted)
         module = sys.modules.get(f"profilemate.trackers.{tracker}.hooks")
         for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
             if hasattr(module, name):
@@ -124,6 +119,7 @@ def remove_all() -> None:
         sys.meta_path.remove(_finder)
     THIS.at_flush.clear()
     THIS.writer.before_drop.clear()
+    atexit.unregister(last_words)
     states.clear()
     sampler.forget()
     _finder = None
@@ -134,15 +130,32 @@ def is_optional(hook: Hook) -> bool:
     return hook.optional or bool(hook.unless)
 
 
-def hook_records() -> list[dict[str, str]]:
+def failure_noted(state: HookState) -> None:
+    """Say so at once: the hook that failed may be the one that flushes, and a process without a role never does.
+
+    A hook does this five times at most.
+    """
+    try:
+        THIS.dirty = True
+        if THIS.folder:
+            THIS.save()
+        else:
+            error = state.reason.rstrip(" |").rpartition(" | ")[2]
+            tell(f"[profilemate] hook {state.hook.name} failed, call {state.calls}: {error}")
+    except Exception:
+        return
+
+
+def hook_records() -> list[dict[str, Any]]:
     """State of every hook, for process.json; trackers that are off are listed as such."""
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "name": state.hook.name,
             "tracker": state.hook.tracker,
             "target": f"{state.hook.module}:{state.hook.target}",
             "state": "not_in_this_version" if state.state == "absent" and is_optional(state.hook) else state.state,
             "reason": state.reason,
+            "failures": state.failures,
         }
         for state in states.values()
     ]
@@ -155,26 +168,32 @@ def hook_records() -> list[dict[str, str]]:
 
 
 def at_flush(now_ns: int) -> None:
-    """Decide whether the next calls are timed, and report what was counted if it is time."""
-    if THIS.intervals_left <= 0:
-        THIS.intervals_left = sampler.turn(states.values(), THIS.cost_bias)
-    if now_ns >= _next_health_ns:
-        report_health(now_ns)
-
-
-def report_health(now_ns: int) -> None:
-    """Queue a health row for every hook that was called since the last one."""
+    """Report what was counted if it is time, and at once what was called for the first time."""
     global _next_health_ns
-    pause = max(1_000_000_000, min(LONGEST_HEALTH_PAUSE_NS, (now_ns - _began_ns) // HEALTH_GROWTH))
-    _next_health_ns = now_ns + pause
+    if now_ns >= _next_health_ns:
+        _next_health_ns = now_ns + pause_ns(now_ns - THIS.began_ns)
+        report_health(now_ns, [state for state in states.values() if state.counts != state.reported])
+    else:
+        report_health(now_ns, [state for state in states.values() if not state.reported[0] and state.calls])
+
+
+def report_health(now_ns: int, told: list[HookState]) -> None:
+    """Queue a health row for each of these hooks."""
     add = THIS.writer.streams[HEALTH.name].add
-    for state in states.values():
+    for state in told:
         counts = state.counts
-        if counts != state.reported:
-            if counts[1] != state.reported[1]:
-                THIS.dirty = True
-            state.reported = counts
-            add((now_ns, state.hook.name, state.state, *counts, *state.sample.counts(counts[0], THIS.cost_bias)))
+        if counts[1] != state.reported[1]:
+            THIS.dirty = True
+        state.reported = counts
+        add((now_ns, state.hook.name, state.state, *counts, *state.sample.counts(counts[0], THIS.cost_bias)))
+
+
+def last_words() -> None:
+    """At an exit that Python sees, the last counts: a convenience, since vLLM kills most of its processes."""
+    global _next_health_ns
+    if THIS.folder:
+        _next_health_ns = 0
+        THIS.flush()
 
 
 def after_fork() -> None:

@@ -22,7 +22,7 @@ from profilemate.probe.stream import Stream
 from profilemate.probe.writer import Writer, process_share
 from profilemate.schema import names
 
-HookRecords = Callable[[], "list[dict[str, str]]"]
+HookRecords = Callable[[], "list[dict[str, Any]]"]
 DEFAULT_PROCESSES = 8
 SAVE_AGAIN_NS = 10_000_000_000
 FULL_FLUSH_NS = 1_000_000_000
@@ -40,6 +40,7 @@ class Process:
         self.hook_records: HookRecords = list
         self.cost_bias = Bias()
         self.began_ns = time.monotonic_ns()
+        self.turn_sampler: Callable[[], int] = lambda: 1
         self.at_flush: list[Callable[[int], None]] = []
         self.warnings: list[str] = []
         self.forget_identity()
@@ -220,11 +221,13 @@ class Process:
 
         Everything else is looked at once a second: a step is at its end many times in one.
         """
-        self.intervals_left -= 1
-        if now >= self._full_flush_ns or self.intervals_left <= 0 or self.dirty or not self.folder:
+        if now >= self._full_flush_ns or self.dirty or not self.folder:
             self.flush(now)
         else:
             self.writer.flush_streams(streams, now)
+        self.intervals_left -= 1
+        if self.intervals_left <= 0:
+            self.intervals_left = self.turn_sampler()
 
     def flush(self, now: int = 0) -> None:
         """Bring everything recorded so far to the kernel. Call it where no engine step will end soon."""

@@ -130,12 +130,12 @@ def _process_hooks(session: Session, process: ProcessInfo) -> list[ProcessHook]:
 
 def _process_hook(process: ProcessInfo, record: HookRecord, row: Row | None, as_of_ns: int | None) -> ProcessHook:
     if row is None:
-        return ProcessHook(process.name, record, record.state, 0, 0, as_of_ns)
+        return ProcessHook(process.name, record, record.state, 0, record.failures, as_of_ns)
     _, _, told, calls, failures, *timed = row
     state = told if told == "switched_off" else record.state or told
-    return ProcessHook(
-        process.name, record, state, calls or 0, failures or 0, as_of_ns, Timed(*(cell or 0 for cell in timed))
-    )
+    timing = Timed(*(cell or 0 for cell in timed))
+    failed = max(failures or 0, record.failures)
+    return ProcessHook(process.name, record, state, calls or 0, failed, as_of_ns, timing)
 
 
 STATE_ORDER = ("switched_off", "put_in", "does_not_fit", "absent", "waiting", "not_in_this_version", "tracker_off")

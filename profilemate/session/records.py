@@ -22,6 +22,7 @@ class HookRecord:
     target: str
     state: str
     reason: str
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,14 @@ def _paired(clock: Mapping[str, Any]) -> bool:
 
 
 def _hook(item: Mapping[str, Any]) -> HookRecord:
-    return HookRecord(*(text(item.get(name)) for name in ("name", "tracker", "target", "state", "reason")))
+    return HookRecord(
+        name=text(item.get("name")),
+        tracker=text(item.get("tracker")),
+        target=text(item.get("target")),
+        state=text(item.get("state")),
+        reason=text(item.get("reason")),
+        failures=whole(item.get("failures")),
+    )
 
 
 def info_from_name(folder: Path) -> ProcessInfo:

@@ -70,7 +70,8 @@ def test_an_interval_gets_narrower_with_rounds_and_one_outlier_does_not_move_it(
 
 
 def test_the_same_samples_give_the_same_interval() -> None:
-    values = [1.0, 5.0, 2.0, 8.0, 3.0, 3.0, 9.0]
+    dice = random.Random(2)
+    values = [dice.gauss(1, 0.2) for _ in range(200)]
     assert summarise(figure("value", values, [])) == summarise(figure("value", values, []))
 
 
@@ -243,18 +244,7 @@ def _target(kept: dict[str, Any] | None) -> Target | None:
     return kept and Target(kept["limit"], kept["rule"])
 
 
-def test_the_targets_are_those_of_the_project() -> None:
-    kept = json.loads(places.RESULTS.read_text())["benchmarks"]
-    targets = {
-        name: [shown["target"]["limit"] for shown in one["figures"] if shown["target"]] for name, one in kept.items()
-    }
-    assert {name: limits for name, limits in targets.items() if limits} == {
-        "python_start": [3.0],
-        "scheduler_step": [5.0, 1.0],
-        "graph_replay": [0.5],
-        "step_writes": [10.0],
-        "end_to_end": [0.995],
-    }
+def test_the_gate_is_that_of_the_project() -> None:
     assert verdict.GATE_FACTOR == 1.5 and verdict.RATIO_GATE == 0.99
 
 

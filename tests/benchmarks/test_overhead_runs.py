@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from overhead import cli, places, registry
-from overhead.samples import Measurement
+from overhead.samples import Measurement, Target
 
 ONE_PROCESS = ("python_start", "scheduler_step", "graph_replay", "step_writes", "engine_replaying")
 
@@ -39,6 +39,19 @@ def test_every_sample_is_a_number_and_sides_have_the_same_length(name: str, meas
         assert all(map(math.isfinite, (*figure.profiled, *figure.bare)))
 
 
+def targets(measurement: Measurement) -> dict[str, Target]:
+    return {figure.name: figure.target for figure in measurement.figures if figure.target}
+
+
+def test_the_targets_are_those_of_the_project(measured: dict[str, Measurement]) -> None:
+    assert {name: targets(measurement) for name, measurement in measured.items() if targets(measurement)} == {
+        "python_start": {"python -c pass": Target(3.0)},
+        "scheduler_step": {"per engine step": Target(5.0), "added, against vLLM's collector at 1.0": Target(1.0)},
+        "graph_replay": {"one replaying call": Target(0.5)},
+        "step_writes": {"one engine step": Target(10.0)},
+    }
+
+
 def test_a_start_takes_as_long_as_an_interpreter_does(measured: dict[str, Measurement]) -> None:
     for on in (True, False):
         assert all(2 < value < 5000 for value in side(measured["python_start"], "python -c pass", on))
@@ -67,6 +80,7 @@ def test_two_real_servers(tmp_path: Path) -> None:
     assert len(side(found, "output tokens per second")) == len(side(found, "output tokens per second", on=False)) == 2
     assert min(side(found, "output tokens per second", on=False)) > 1
     assert min(side(found, "CPU time of the server's processes per output token", on=False)) > 0
+    assert targets(found) == {"output tokens per second": Target(0.995, "ratio")}
     assert int(found.facts["engine steps recorded"]) > 10
 
 

@@ -141,9 +141,9 @@ def eviction_differences(run: Run) -> list[str]:
     ours, theirs = streams.rows(run.process, "kv_evictions"), run.oracle["evictions"]
     assert [int(row["block_id"]) for row in ours] == [eviction["block"] for eviction in theirs]
     pairs = [
-        (int(row[f"{name}_ns"]) / 1e9, eviction[f"{name}_s"])
+        ((int(row["time_ns"]) - int(row[since])) / 1e9, eviction[name])
         for row, eviction in zip(ours, theirs, strict=True)
-        for name in ("lifetime", "idle")
+        for since, name in (("allocated_ns", "lifetime_s"), ("used_ns", "idle_s"))
     ]
     return [f"{own} and {other}" for own, other in pairs if abs(own - other) > SAME_RUN_TOLERANCE_SECONDS]
 

@@ -60,7 +60,7 @@ def test_both_handlers_count_and_the_original_does_not() -> None:
     run(target, state, sampler, cost.FIRST_INTERVALS, sampler.turn([state], NO_BIAS), calls=1)
     calls, spent_ns, _, _ = state.sample.counts(state.calls, NO_BIAS)
     assert calls == cost.FIRST_INTERVALS
-    assert 2 * SLOW_NS <= spent_ns / calls
+    assert spent_ns / calls >= 2 * SLOW_NS
 
 
 def test_a_handler_that_raises_is_timed_and_switched_off_as_ever() -> None:

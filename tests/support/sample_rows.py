@@ -95,7 +95,7 @@ def add_engine(session: SessionBuilder, role: str = "EngineCore", **record: Any)
         )
         .rows(
             kv.EVICTIONS,
-            {"time_ns": at(2.6), "engine": 0, "block_id": 7, "lifetime_ns": 4_000_000_000, "idle_ns": 2_000_000_000,
+            {"time_ns": at(2.6), "engine": 0, "block_id": 7, "allocated_ns": at(-1.4), "used_ns": at(0.6),
              "cause": "allocation"},
             {"time_ns": at(2.7), "engine": 0, "block_id": 8, "cause": "invalidation"},
         )

@@ -111,7 +111,7 @@ def test_links_are_not_followed(three: list[SessionBuilder], tmp_path: Path) -> 
 
 
 EVENT_FILES = {"cuda_graph_timeline.csv", "kv_cache_usage.csv", "kv_cache_evictions.csv"}
-EVICTION = {"engine": 0, "block_id": 7, "lifetime_ns": 4_000_000_000, "idle_ns": 2_000_000_000, "cause": "allocation"}
+EVICTION = {"engine": 0, "block_id": 7, "allocated_ns": 4_000_000_000, "used_ns": 2_000_000_000, "cause": "allocation"}
 
 
 def restarted(directory: Path, number: int, cap: int) -> SessionBuilder:

@@ -18,7 +18,7 @@ from profilemate.trackers.cuda_graphs import events as graphs
 from profilemate.trackers.kv_cache import analyze as kv_cache
 from profilemate.trackers.kv_cache import events as kv
 
-EVICTION = {"engine": 0, "block_id": 1, "lifetime_ns": 5, "idle_ns": 4, "cause": "allocation"}
+EVICTION = {"engine": 0, "block_id": 1, "allocated_ns": 5, "used_ns": 4, "cause": "allocation"}
 
 
 def evictions(session: SessionBuilder) -> tuple[list[int], dict[str, int]]:

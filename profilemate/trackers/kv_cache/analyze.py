@@ -235,5 +235,13 @@ def _evictions_of(session: Session, span: EngineSpan) -> Iterator[Eviction]:
 
 
 def _eviction(span: EngineSpan, row: Row) -> Eviction:
-    time_ns, _, block_id, lifetime_ns, idle_ns, cause = row
-    return Eviction(span.process.at(time_ns), span.engine, block_id, lifetime_ns, idle_ns, cause)
+    time_ns, _, block_id, allocated_ns, used_ns, cause = row
+    is_timed = allocated_ns is not None and used_ns is not None
+    return Eviction(
+        span.process.at(time_ns),
+        span.engine,
+        block_id,
+        time_ns - allocated_ns if is_timed else None,
+        time_ns - used_ns if is_timed else None,
+        cause,
+    )

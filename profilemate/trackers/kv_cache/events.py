@@ -67,8 +67,8 @@ EVICTIONS = Table(
         ("time_ns", "int", "monotonic clock"),
         ENGINE,
         ("block_id", "int", "vLLM's block id"),
-        ("lifetime_ns", "int", "allocation to eviction; empty if it was allocated before ProfileMate came"),
-        ("idle_ns", "int", "last prefix hit, or allocation, to eviction"),
+        ("allocated_ns", "int", "when it was allocated, monotonic clock; empty if that was before ProfileMate came"),
+        ("used_ns", "int", "its last prefix hit, or its allocation"),
         ("cause", "str", "allocation (the block was handed out again) or invalidation (evict_blocks)"),
     ),
 )

@@ -7,6 +7,7 @@ vLLM's own collector counts every block that is handed out again.
 
 from __future__ import annotations
 
+from collections import deque
 from time import monotonic_ns
 from typing import Any
 
@@ -26,8 +27,11 @@ from profilemate.trackers.kv_cache import events
 from profilemate.trackers.kv_cache.pool import UNKNOWN, PoolState
 
 _pools: dict[int, PoolState] = {}
-_dropped: list[Any] = []
-"""Blocks whose content `_maybe_evict_cached_block` has dropped; counted when the call that made it do so is over."""
+_dropped: deque[Any] = deque(maxlen=1 << 16)
+"""Blocks whose content `_maybe_evict_cached_block` has dropped; counted when the call that made it do so is over.
+
+It has an end for the case that the handlers that empty it are switched off.
+"""
 
 _engines = 0
 _pools_met = 0
@@ -37,8 +41,12 @@ STEPS = THIS.writer.stream(events.STEPS)
 USAGE = THIS.writer.stream(events.USAGE)
 EVICTIONS = THIS.writer.stream(events.EVICTIONS)
 OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
+CELLS = 4
+"""Of one noted eviction: when, block id, when it was allocated, when it was last used."""
+
 MOST_WAITING = 64
-"""Calls whose evictions may wait for the end of a step: a scheduler of the user's own may have none that we see."""
+MOST_CELLS = 4096 * CELLS
+"""How much may wait for the end of a step: a scheduler of the user's own may have none that we see."""
 
 STEP_STREAMS = (EVICTIONS, USAGE, STEPS, OTHER_POOLS)
 """The row that says that a step is over comes after what happened in it."""
@@ -72,10 +80,13 @@ def state_of(pool: Any) -> PoolState:
 def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
     """A BlockPool call changed the free count; every LOG_INTERVAL of them make a usage row."""
     state.operations += 1
-    if state.operations % THIS.settings.log_interval == 0 and state.engine is not None:
-        USAGE.add((now_ns, state.engine, "interval", in_use, state.total))
-    if len(EVICTIONS.pending) > MOST_WAITING or len(USAGE.pending) > MOST_WAITING:
-        THIS.flush()
+    if state.operations >= state.next_row:
+        state.next_row += THIS.settings.log_interval
+        if state.engine is not None:
+            USAGE.add((now_ns, state.engine, "interval", in_use, state.total))
+        if len(USAGE.pending) > MOST_WAITING or len(state.evictions) > MOST_CELLS:
+            settle(state)
+            THIS.flush()
 
 
 # -- BlockPool ----------------------------------------------------------------------------------------------------------
@@ -92,9 +103,15 @@ def blocks_allocated(blocks: list[Any], pool: Any) -> None:
         return
     state = _pools.get(id(pool)) or meet(pool, len(_dropped))
     now = monotonic_ns()
-    if _dropped:
-        settle_allocation(state, blocks, now)
     births, accesses = state.births, state.accesses
+    if _dropped:
+        if len(_dropped) > len(blocks):
+            settle_earlier(blocks)
+        for block in _dropped:
+            block_id = block.block_id
+            state.evictions += (now, block_id, births[block_id], accesses[block_id])
+        state.cached_free -= len(_dropped)
+        _dropped.clear()
     for block in blocks:
         births[block.block_id] = accesses[block.block_id] = now
     state.allocated += len(blocks)
@@ -104,14 +121,13 @@ def blocks_allocated(blocks: list[Any], pool: Any) -> None:
     count_operation(state, in_use, now)
 
 
-def settle_allocation(state: PoolState, blocks: list[Any], now: int) -> None:
-    """Count what the call that handed out `blocks` dropped; what was dropped before it had another cause."""
-    dropped = take_dropped()
-    if len(dropped) > len(blocks):
-        handed_out = {id(block) for block in blocks}
-        settle_others([block for block in dropped if id(block) not in handed_out])
-        dropped = [block for block in dropped if id(block) in handed_out]
-    settle(state, dropped, "allocation", now)
+def settle_earlier(blocks: list[Any]) -> None:
+    """Of the blocks that lost their content, count those that are not among the ones handed out: they did so before."""
+    handed_out = {id(block) for block in blocks}
+    earlier = [block for block in _dropped if id(block) not in handed_out]
+    ours = [block for block in take_dropped() if id(block) in handed_out]
+    _dropped.extend(ours)
+    settle_others(earlier)
 
 
 def settle_others(blocks: list[Any]) -> None:
@@ -120,36 +136,42 @@ def settle_others(blocks: list[Any]) -> None:
         held = getattr(state.ref(), "blocks", ())
         ours = [block for block in blocks if block.block_id < len(held) and held[block.block_id] is block]
         if ours:
-            settle(state, ours, "other", monotonic_ns())
+            settle_in_place(state, ours, "other")
 
 
-def settle(state: PoolState, blocks: list[Any], cause: str, now: int) -> None:
-    """Count the evictions of one moment. Blocks being handed out were free; others tell by their references."""
-    births, accesses = state.births, state.accesses
-    cells: list[Any] = []
-    lifetimes = idles = 0
+def settle_in_place(state: PoolState, blocks: list[Any], cause: str) -> None:
+    """Count evictions of blocks that nobody is handed; some are free and some in use."""
+    settle(state)
+    now = monotonic_ns()
     for block in blocks:
-        block_id = block.block_id
-        birth = births[block_id]
-        if birth == UNKNOWN:
-            cells += (block_id, None, None)
-            continue
-        lifetime, idle = now - birth, now - accesses[block_id]
-        cells += (block_id, lifetime, idle)
-        lifetimes += lifetime
-        idles += idle
-        state.timed_evictions += 1
-    state.lifetime_ns += lifetimes
-    state.idle_ns += idles
-    state.evicted += len(blocks)
-    state.cached_free -= len(blocks) if cause == "allocation" else sum(block.ref_cnt == 0 for block in blocks)
+        state.evictions += (now, block.block_id, state.births[block.block_id], state.accesses[block.block_id])
+    state.cached_free -= sum(block.ref_cnt == 0 for block in blocks)
+    settle(state, cause)
+
+
+def settle(state: PoolState, cause: str = "allocation") -> None:
+    """Make rows of the evictions that are noted, and add them up."""
+    cells = state.evictions
+    if not cells:
+        return
+    state.evictions = []
+    count = len(cells) // CELLS
     if state.engine is not None:
-        EVICTIONS.add(f"{now},{state.engine},%s,%s,%s,{cause}\n" * len(blocks) % tuple(cells))
+        EVICTIONS.add(f"%s,{state.engine},%s,%s,%s,{cause}\n" * count % tuple(cells))
+    state.evicted += count
+    if UNKNOWN in cells[2::CELLS]:
+        cells = [
+            cell for n in range(0, len(cells), CELLS) if cells[n + 2] is not UNKNOWN for cell in cells[n : n + CELLS]
+        ]
+    moments = sum(cells[::CELLS])
+    state.timed_evictions += len(cells) // CELLS
+    state.lifetime_ns += moments - sum(cells[2::CELLS])
+    state.idle_ns += moments - sum(cells[3::CELLS])
 
 
 def take_dropped() -> list[Any]:
     """The blocks that lost their content since the last look."""
-    dropped = _dropped.copy()
+    dropped = list(_dropped)
     _dropped.clear()
     return dropped
 
@@ -235,12 +257,13 @@ def invalidation_ends(state: PoolState, pool: Any) -> None:
     """Later evictions have other causes."""
     dropped = take_dropped()
     if dropped:
-        settle(state, dropped, "invalidation", monotonic_ns())
+        settle_in_place(state, dropped, "invalidation")
 
 
 def prefix_cache_reset(result: bool, pool: Any) -> None:
     """All content was dropped at once, which is no eviction. A row now, since no step may follow."""
     state = state_of(pool)
+    settle(state)
     state.resets += 1
     state.seldom = ""
     state.cached_free = 0
@@ -327,6 +350,7 @@ def step_finished(outputs: dict[int, Any], scheduler: Any, scheduler_output: Any
                 break
     if _dropped:
         settle_others(take_dropped())
+    settle(state)
     STEPS.add(state.step_row(pool, now))
     if state.peak > state.peak_reported:
         state.peak_reported = state.peak

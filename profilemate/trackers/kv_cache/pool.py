@@ -6,10 +6,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from profilemate.probe.process import THIS
+
 STEP_ROW = "%s," * 20 + "%s\n"
 SELDOM_CELLS = ",".join(["%s"] * 12)
 
-UNKNOWN = -1
+UNKNOWN = None
 """Birth of a block that was handed out before ProfileMate saw the pool."""
 
 
@@ -22,8 +24,10 @@ class PoolState:
         self.ref = weakref.ref(pool, gone)
         self.num_blocks = int(pool.num_gpu_blocks)
         self.total = self.num_blocks - 1
-        self.births = [UNKNOWN] * self.num_blocks
-        self.accesses = [UNKNOWN] * self.num_blocks
+        self.births: list[int | None] = [UNKNOWN] * self.num_blocks
+        self.accesses: list[int | None] = [UNKNOWN] * self.num_blocks
+        self.evictions: list[Any] = []
+        self.next_row = THIS.settings.log_interval
         self.engine: int | None = None
         self.allocated = self.touched = self.touched_free = self.released = 0
         self.freed = self.evicted = self.lifetime_ns = self.idle_ns = 0
