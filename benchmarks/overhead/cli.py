@@ -102,16 +102,15 @@ def run(options: argparse.Namespace) -> int:
 
 def repeat_what_is_beyond(found: dict[str, Any], size: str) -> None:
     """Measure once more what would close the gate: on a shared machine one bad minute is no regression."""
-    for sentence in list(verdict.beyond_gate(found)):
+    for name, sentence in dict(verdict.beyond_gate(found)).items():
         say(f"beyond the gate, measured once more: {sentence}")
-        name = sentence.partition(",")[0]
         found["benchmarks"][name] = measure(registry.find(name), size)
 
 
 def judge(found: dict[str, Any]) -> int:
     """Say what closes the gate."""
     sentences = list(verdict.beyond_gate(found))
-    for sentence in sentences:
+    for _, sentence in sentences:
         print(f"bench: beyond the gate: {sentence}", file=sys.stderr)
     return EXIT_BEYOND_GATE if sentences else EXIT_PASSED
 

@@ -50,12 +50,12 @@ def judge(target: Target | None, estimate: float, high: float) -> str:
     return MET if rule.met(target.limit, estimate) else NOT_MET
 
 
-def beyond_gate(results: dict[str, Any]) -> Iterator[str]:
-    """A sentence for every figure of a results file that closes the gate."""
+def beyond_gate(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The benchmark, and a sentence, for every figure of a results file that closes the gate."""
     for name, benchmark in results["benchmarks"].items():
         for figure in benchmark["figures"]:
             if figure["verdict"] == BEYOND_GATE:
-                yield sentence(name, figure)
+                yield name, sentence(name, figure)
 
 
 def sentence(name: str, figure: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ class Stream:
         self.segments: list[Segment] = []
         self._next_segment = 1
         self._torn = False
+        self.turn_at_bytes = 0
 
     def close(self) -> None:
         """Close the file of this process, if it is open."""
@@ -74,6 +75,33 @@ class Stream:
     def num_pending(self) -> int:
         """How many rows wait."""
         return sum(item.count("\n") if isinstance(item, str) else 1 for item in list(self.pending))
+
+    def write_simply(self) -> bool:
+        """Write what waits, in as few steps as there are: the usual case, at the end of every engine step.
+
+        False where it is not that simple (no file yet, another segment due, several items) or does not work; what was
+        not written then waits still, for `take` and `write`.
+        """
+        pending = self.pending
+        if len(pending) != 1 or self.descriptor < 0 or self._torn or self.num_bytes >= self.turn_at_bytes:
+            return False
+        item = pending[0]
+        text = item if isinstance(item, str) else self._line % item
+        if "None" in text:
+            text = text.replace("None", "")
+        data = text.encode()
+        try:
+            written = os.write(self.descriptor, data)
+        except OSError:
+            return False
+        self.num_bytes += written
+        if written < len(data):
+            self._cut(data[:written])
+            pending[0] = data[data.rfind(b"\n", 0, written) + 1 :].decode()
+            return False
+        self.rows += text.count("\n")
+        pending.popleft()
+        return True
 
     def write(self, folder: str, data: bytes, rows: int) -> None:
         """Append whole rows. Raises OSError when not everything was written.

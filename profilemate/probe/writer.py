@@ -69,6 +69,8 @@ class Writer:
         self.segment_bytes = max(SMALLEST_SEGMENT_BYTES, share_bytes // SEGMENTS_PER_SHARE)
         self.floor_bytes = floor_bytes
         self.folder = folder
+        for stream in self.streams.values():
+            stream.turn_at_bytes = self.segment_bytes
 
     def flush(self, now: int = 0) -> None:
         """Write every waiting row. What cannot be written is counted and dropped; nothing is raised and nothing waits."""
@@ -92,11 +94,17 @@ class Writer:
         if not self._lock.acquire(False):
             return
         try:
+            is_calm = not (self._was_paused or self._lost)
             if self._was_paused and now >= self.paused_until_ns:
                 self._look_around(now)
             for stream in streams:
-                if stream.pending:
-                    now = self._write(stream, now)
+                if stream.pending and not (is_calm and stream.write_simply()):
+                    self._write(stream, now)
+                    now = time.monotonic_ns()
+            if is_calm:
+                ended = time.monotonic_ns()
+                if ended - now > SLOW_WRITE_NS:
+                    self._note_slow(ended)
         finally:
             self._lock.release()
 

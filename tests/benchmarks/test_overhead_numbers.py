@@ -161,7 +161,8 @@ def test_what_is_beyond_the_gate_is_measured_once_more(
         again = benchmark.name in measured
         measured.append(benchmark.name)
         one = PASSES if benchmark.name != "step_writes" else second if again else FAILS
-        return dict(made_up(**{benchmark.name: one})["benchmarks"][benchmark.name])
+        entry = dict(made_up(**{benchmark.name: one})["benchmarks"][benchmark.name])
+        return entry | {"figures": 2 * entry["figures"]}  # two figures of one benchmark are no reason to run it thrice
 
     monkeypatch.setattr(cli, "measure", measure)
     before = places.RESULTS.read_bytes()
