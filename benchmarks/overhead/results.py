@@ -9,7 +9,7 @@ from typing import Any
 from overhead import machine, registry
 from overhead.samples import Figure, Measurement
 from overhead.summary import EFFECTS, Side, summarise
-from overhead.verdict import RULES, judge
+from overhead.verdict import gate_of, judge
 
 FORMAT = 1
 DIGITS = 5
@@ -58,7 +58,7 @@ def figure_entry(figure: Figure) -> dict[str, Any]:
     return {
         "name": figure.name,
         "verdict": judge(target, summary.estimate, summary.high),
-        "target": target and {**target._asdict(), "gate": RULES[target.rule].gate(target.limit)},
+        "target": target and {**target._asdict(), "gate": gate_of(target)},
         "effect": {
             "kind": figure.effect,
             "unit": effect.unit or figure.unit,

@@ -9,10 +9,15 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """What a figure is held to. `rule` is a key of verdict.RULES."""
+    """What a figure is held to. `rule` is a key of verdict.RULES.
+
+    A figure that is known to miss its target by more than the gate allows is held at `known_miss` meanwhile, so that it does
+    not get worse unseen; the documents say so.
+    """
 
     limit: float
     rule: str = "at_most"
+    known_miss: float | None = None
 
 
 class Figure(NamedTuple):

@@ -29,13 +29,19 @@ class Size(NamedTuple):
     requests: int
 
 
-SIZES = {"full": Size(32, 600), "quick": Size(8, 400), "tiny": Size(2, 20)}
+SIZES = {"full": Size(32, 400), "quick": Size(8, 300), "tiny": Size(2, 20)}
 
-INTENSE: tuple[str, ...] = ()
-"""The driver's own defaults: a tiny pool, so that every step evicts and allocates much."""
+PREFILL = ("--shape", "prefill", "--blocks", "2500", "--max-num-seqs", "64", "--max-num-batched-tokens", "2048")
+"""Long prompts and short answers, as in the public traces: a pool that is full, some 16 new blocks and 14 evictions a step."""
+
+DECODE = ("--shape", "decode", "--blocks", "1500", "--max-num-seqs", "64")
+"""Some 50 running requests: `allocate_slots` is called for each of them in every step."""
 
 CALM = ("--blocks", "4000", "--max-num-seqs", "64", "--max-num-batched-tokens", "2048")
 """Room for all that is running, as in a server that is not short of memory."""
+
+KNOWN_MISS_PERCENT = 14.0
+"""Two files are written in every step of the first trace, which alone takes some 5 of the 13 microseconds of the target."""
 
 
 class Run(NamedTuple):
@@ -87,7 +93,8 @@ VARIANTS = {
     "collector": Variant(options=("--kv-cache-metrics",)),
     "mfu": Variant(mfu_metrics),
 }
-CALM_VARIANTS = ("bare", "ProfileMate", "collector")
+OTHER_TRACES = {"decode trace": DECODE, "calm trace": CALM}
+OTHER_VARIANTS = ("bare", "ProfileMate", "collector")
 
 
 def drive_variants(title: str, size: Size, trace: tuple[str, ...], names: tuple[str, ...]) -> dict[str, list[Run]]:
@@ -118,41 +125,43 @@ def share_of_a_step(runs: list[Run], bare: list[Run]) -> list[float]:
 
 
 def measure(size: str) -> Measurement:
-    """The intense trace, which the targets are about, and the calm one."""
+    """The first trace, which the targets are about, and the others."""
     chosen = SIZES[size]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROFILEMATE_DIR"] = folder
-        intense = drive_variants("intense trace", chosen, INTENSE, tuple(VARIANTS))
-        calm = drive_variants("calm trace", chosen, CALM, CALM_VARIANTS)
-        check_rows(folder, [*intense["ProfileMate"], *calm["ProfileMate"]])
-    bare, ours = intense["bare"], intense["ProfileMate"]
+        first = drive_variants("prefill trace", chosen, PREFILL, tuple(VARIANTS))
+        others = {
+            name: drive_variants(name, chosen._replace(rounds=max(2, chosen.rounds // 3)), trace, OTHER_VARIANTS)
+            for name, trace in OTHER_TRACES.items()
+        }
+        check_rows(folder, [run for runs in (first, *others.values()) for run in runs["ProfileMate"]])
+    bare, ours = first["bare"], first["ProfileMate"]
     cpu, base = microseconds(ours), microseconds(bare)
-    collector = added(intense["collector"], bare)
+    collector = added(first["collector"], bare)
     figures = [
-        Figure("per engine step", "us of CPU", "percent", cpu, base, Target(5.0)),
+        Figure("per engine step", "us of CPU", "percent", cpu, base, Target(5.0, known_miss=KNOWN_MISS_PERCENT)),
         Figure(
             "added, against vLLM's collector at 1.0", "us of CPU", "times", added(ours, bare), collector, Target(1.0),
             ("ProfileMate", "collector"),
         ),
         Figure("per engine step, absolute", "us of CPU", "difference", cpu, base),
         Figure("share of a 5 ms step", "%", "value", share_of_a_step(ours, bare)),
-        Figure("vLLM's collector at 1.0", "us of CPU", "difference", microseconds(intense["collector"]), base),
-        Figure("vLLM's MFU metrics", "us of CPU", "difference", microseconds(intense["mfu"]), base),
-        Figure("bare again (noise)", "us of CPU", "difference", microseconds(intense["bare again"]), base),
-        *calm_figures(calm),
+        Figure("vLLM's collector at 1.0", "us of CPU", "difference", microseconds(first["collector"]), base),
+        Figure("vLLM's MFU metrics", "us of CPU", "difference", microseconds(first["mfu"]), base),
+        Figure("bare again (noise)", "us of CPU", "difference", microseconds(first["bare again"]), base),
+        *(figure for name, runs in others.items() for figure in other_figures(name, runs)),
     ]  # fmt: skip
-    return Measurement(figures, facts(intense, calm))
+    return Measurement(figures, facts({"prefill trace": first, **others}))
 
 
-def calm_figures(calm: dict[str, list[Run]]) -> list[Figure]:
-    """The calm trace, for information."""
-    bare, ours = calm["bare"], calm["ProfileMate"]
+def other_figures(name: str, runs: dict[str, list[Run]]) -> list[Figure]:
+    """Another trace, for information."""
+    bare, ours = runs["bare"], runs["ProfileMate"]
     cpu, base = microseconds(ours), microseconds(bare)
     return [
-        Figure("calm trace, per engine step", "us of CPU", "percent", cpu, base),
-        Figure("calm trace, absolute", "us of CPU", "difference", cpu, base),
-        Figure("calm trace, share of a 5 ms step", "%", "value", share_of_a_step(ours, bare)),
-        Figure("calm trace, vLLM's collector at 1.0", "us of CPU", "difference", microseconds(calm["collector"]), base),
+        Figure(f"{name}, per engine step", "us of CPU", "percent", cpu, base),
+        Figure(f"{name}, absolute", "us of CPU", "difference", cpu, base),
+        Figure(f"{name}, vLLM's collector at 1.0", "us of CPU", "difference", microseconds(runs["collector"]), base),
     ]
 
 
@@ -166,11 +175,11 @@ def check_rows(folder: str, runs: list[Run]) -> None:
         raise RuntimeError(f"{len(rows)} steps recorded out of {expected}")
 
 
-def facts(intense: dict[str, list[Run]], calm: dict[str, list[Run]]) -> dict[str, str]:
+def facts(traces: dict[str, dict[str, list[Run]]]) -> dict[str, str]:
     """How the traces load the scheduler."""
     return {
         name: f"{runs['bare'][0].steps} steps, {runs['collector'][0].evictions_per_step:.1f} evictions per step"
-        for name, runs in (("intense trace", intense), ("calm trace", calm))
+        for name, runs in traces.items()
     }
 
 

@@ -40,12 +40,18 @@ RULES = {
 }
 
 
+def gate_of(target: Target) -> float:
+    """Where the gate closes."""
+    return target.known_miss or RULES[target.rule].gate(target.limit)
+
+
 def judge(target: Target | None, estimate: float, high: float) -> str:
     """One of the four words above."""
     if target is None:
         return INFORMATION
     rule = RULES[target.rule]
-    if rule.beyond(target.limit, estimate, high):
+    known_miss = target.known_miss
+    if estimate > known_miss if known_miss else rule.beyond(target.limit, estimate, high):
         return BEYOND_GATE
     return MET if rule.met(target.limit, estimate) else NOT_MET
 
@@ -63,7 +69,8 @@ def sentence(name: str, figure: dict[str, Any]) -> str:
     target, effect = figure["target"], figure["effect"]
     rule = RULES[target["rule"]]
     unit = effect["unit"]
+    gate_words = "a known miss, held there" if target.get("known_miss") else rule.gate_words
     return (
         f"{name}, {figure['name']}: {effect['estimate']:.4g} {unit} ({effect['low']:.4g} to {effect['high']:.4g}) where "
-        f"{rule.words} {target['limit']:g} {unit} is the target, and the gate is at {target['gate']:g}: {rule.gate_words}"
+        f"{rule.words} {target['limit']:g} {unit} is the target, and the gate is at {target['gate']:g}: {gate_words}"
     )

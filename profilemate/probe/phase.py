@@ -6,17 +6,18 @@ SERVING = "serving"
 NESTED_PHASES = ("estimate", "capture")
 """Phases that count wherever they begin; any other inside a phase is part of the outer one."""
 
-_stack: list[str] = []
+STACK: list[str] = []
+"""Phases that are open now, the innermost last. Empty while serving."""
 
 
 def current() -> str:
     """The phase now; "serving" outside all of them."""
-    return _stack[-1] if _stack else SERVING
+    return STACK[-1] if STACK else SERVING
 
 
 def is_serving() -> bool:
     """Whether a forward pass now is one that a request asked for."""
-    return not _stack
+    return not STACK
 
 
 def enter(phase: str) -> int:
@@ -24,18 +25,18 @@ def enter(phase: str) -> int:
 
     An outer estimate stays what it is: its captures are thrown away whatever vLLM calls inside.
     """
-    depth = len(_stack)
-    outer = _stack[-1] if _stack else ""
+    depth = len(STACK)
+    outer = STACK[-1] if STACK else ""
     keeps_outer = outer == "estimate" or (outer and phase not in NESTED_PHASES)
-    _stack.append(outer if keeps_outer else phase)
+    STACK.append(outer if keeps_outer else phase)
     return depth
 
 
 def leave(depth: int) -> None:
     """End a phase and whatever it left open."""
-    del _stack[depth:]
+    del STACK[depth:]
 
 
 def forget() -> None:
     """A forked child is in no phase."""
-    _stack.clear()
+    STACK.clear()

@@ -221,10 +221,8 @@ class Process:
 
         Everything else is looked at once a second: a step is at its end many times in one.
         """
-        if now >= self._full_flush_ns or self.dirty or not self.folder:
+        if now >= self._full_flush_ns or self.dirty or not self.folder or not self.writer.write_simply(streams, now):
             self.flush(now)
-        else:
-            self.writer.flush_streams(streams, now)
         self.intervals_left -= 1
         if self.intervals_left <= 0:
             self.intervals_left = self.turn_sampler()

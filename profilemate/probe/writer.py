@@ -81,7 +81,7 @@ class Writer:
             if now < self.paused_until_ns:
                 self.drop_pending()
                 return
-            if now >= self._next_look_ns:
+            if self._was_paused or now >= self._next_look_ns:
                 self._look_around(now)
             for stream in self.streams.values():
                 if stream.pending:
@@ -89,24 +89,20 @@ class Writer:
         finally:
             self._lock.release()
 
-    def flush_streams(self, streams: tuple[Stream, ...], now: int) -> None:
-        """As `flush`, for a few streams only: at the end of every engine step."""
-        if not self._lock.acquire(False):
-            return
+    def write_simply(self, streams: tuple[Stream, ...], now: int) -> bool:
+        """Write the waiting rows of a few streams, at the end of every engine step. False where `flush` must do it."""
+        if self._was_paused or self._lost or not self._lock.acquire(False):
+            return False
         try:
-            is_calm = not (self._was_paused or self._lost)
-            if self._was_paused and now >= self.paused_until_ns:
-                self._look_around(now)
             for stream in streams:
-                if stream.pending and not (is_calm and stream.write_simply()):
-                    self._write(stream, now)
-                    now = time.monotonic_ns()
-            if is_calm:
-                ended = time.monotonic_ns()
-                if ended - now > SLOW_WRITE_NS:
-                    self._note_slow(ended)
+                if stream.pending and not stream.write_simply():
+                    return False
+            ended = time.monotonic_ns()
+            if ended - now > SLOW_WRITE_NS:
+                self._note_slow(ended)
         finally:
             self._lock.release()
+        return True
 
     def _write(self, stream: Stream, began: int) -> int:
         """Write the waiting rows of a stream; returns the time now."""

@@ -51,6 +51,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--block-size", type=int, default=16, help="tokens per block")
     add("--requests", type=int, default=200, help="requests of the synthetic trace")
     add("--seed", type=int, default=7, help="seed of the synthetic trace")
+    add("--shape", choices=sorted(traces.SHAPES), default="mixed", help="kind of synthetic trace")
     add("--trace", type=Path, help="a Mooncake JSONL trace instead of the synthetic one")
     add("--limit", type=int, help="use only the first LIMIT requests of --trace")
     add("--max-num-seqs", type=int, default=32)
@@ -70,7 +71,8 @@ def make_trace(options: argparse.Namespace) -> list[traces.TraceRequest]:
     """The trace the options ask for."""
     if options.trace is not None:
         return traces.mooncake_trace(options.trace, options.limit, tokens_per_chunk=options.block_size)
-    return traces.synthetic_trace(options.seed, options.requests, tokens_per_chunk=options.block_size)
+    shape = traces.SHAPES[options.shape]
+    return traces.synthetic_trace(options.seed, options.requests, tokens_per_chunk=options.block_size, **shape)
 
 
 def make_vllm_config(options: argparse.Namespace, folder: Path, longest: int) -> Any:

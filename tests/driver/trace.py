@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 32_000
 MOONCAKE_CHUNK = 512
@@ -39,6 +40,14 @@ def expand(chunk_ids: Sequence[int], tokens_per_chunk: int, length: int | None =
     """Concatenate the chunks' tokens and cut to `length` tokens."""
     tokens = [token for chunk in chunk_ids for token in chunk_tokens(chunk, tokens_per_chunk)]
     return tokens if length is None else tokens[:length]
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "mixed": {},
+    "prefill": {"mean_gap_steps": 4.0, "output_length": (16, 128), "prefix_chunks": (10, 60), "tail_chunks": (10, 120)},
+    "decode": {"mean_gap_steps": 1.5, "output_length": (16, 256), "prefix_chunks": (2, 8), "tail_chunks": (1, 24)},
+}
+"""Kinds of synthetic trace by name: arguments of `synthetic_trace` that differ from its defaults."""
 
 
 def synthetic_trace(

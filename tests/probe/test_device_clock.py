@@ -82,39 +82,26 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
 
 
-def run_pass(clock: DeviceClock, device: Device, number: int, every: int, took_ms: float) -> bool:
-    sampled = clock.start(number, every)
+def run_pass(clock: DeviceClock, device: Device, number: int, took_ms: float) -> bool:
+    sampled = clock.start()
     device.now_ms += took_ms
     if sampled:
         clock.stop(number)
     return sampled
 
 
-@pytest.mark.parametrize("every", [1, 3, 10])
-def test_every_nth_pass_is_timed(device: Device, every: int) -> None:
-    clock = DeviceClock()
-    sampled = [number for number in range(1, 31) if run_pass(clock, device, number, every, 1)]
-    assert sampled == [number for number in range(1, 31) if number % every == 0]
-
-
-def test_zero_switches_it_off(device: Device) -> None:
-    clock = DeviceClock()
-    assert not any(run_pass(clock, device, number, 0, 1) for number in range(1, 30))
-    assert device.events == []
-
-
 @pytest.mark.usefixtures("no_device")
 def test_without_a_device_nothing_is_timed() -> None:
     clock = DeviceClock()
-    assert not clock.start(1, 1)
+    assert not clock.start()
     assert clock.read() == []
     assert captures.free_device_bytes() is None
 
 
 def test_nothing_is_read_before_the_device_got_there(device: Device) -> None:
     clock = DeviceClock()
-    run_pass(clock, device, 1, 1, 1.5)
-    run_pass(clock, device, 2, 1, 0.25)
+    run_pass(clock, device, 1, 1.5)
+    run_pass(clock, device, 2, 0.25)
     assert clock.read() == []
     device.reached = 1  # the first event of pass 1 only
     assert clock.read() == []
@@ -127,13 +114,13 @@ def test_nothing_is_read_before_the_device_got_there(device: Device) -> None:
 
 def test_never_more_than_64_pairs(device: Device) -> None:
     clock = DeviceClock()
-    sampled = [number for number in range(1, 201) if run_pass(clock, device, number, 1, 1)]
+    sampled = [number for number in range(1, 201) if run_pass(clock, device, number, 1)]
     assert MOST_PAIRS == 64
     assert sampled == list(range(1, 65))
     assert len(device.events) == 128
     device.reached = 2 * 10
     assert [number for number, _ in clock.read()] == list(range(1, 11))
-    again = [number for number in range(201, 301) if run_pass(clock, device, number, 1, 1)]
+    again = [number for number in range(201, 301) if run_pass(clock, device, number, 1)]
     assert again == list(range(201, 211))
     assert len(device.events) == 128
     device.reached = device.recorded
@@ -142,21 +129,21 @@ def test_never_more_than_64_pairs(device: Device) -> None:
 
 def test_passes_that_raise_do_not_use_up_the_pairs(device: Device) -> None:
     clock = DeviceClock()
-    for number in range(1, 101):
-        assert clock.start(number, 1)  # never stopped
+    for _ in range(1, 101):
+        assert clock.start()  # never stopped
     assert len(device.events) == 2
-    run_pass(clock, device, 101, 1, 2)
+    run_pass(clock, device, 101, 2)
     device.reached = device.recorded
     assert clock.read() == [(101, 2 * MS)]
 
 
 def test_a_forked_child_uses_none_of_its_parents_events(device: Device) -> None:
     clock = DeviceClock()
-    run_pass(clock, device, 1, 1, 1)
+    run_pass(clock, device, 1, 1)
     device.reached = device.recorded
     clock.forget()
     assert clock.read() == []
-    run_pass(clock, device, 1, 1, 1)
+    run_pass(clock, device, 1, 1)
     assert len(device.events) == 4
 
 
@@ -184,6 +171,16 @@ class Recorded:
 
     def rows(self, stream: Stream) -> list[dict[str, Any]]:
         return [dict(zip(stream.table.columns, row, strict=True)) for row in stream.pending]
+
+
+@pytest.mark.parametrize("every", [1, 3, 10, 0])
+def test_every_nth_pass_is_timed_and_none_at_zero(device: Device, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    recorded = Recorded(monkeypatch, every)
+    for _ in range(30):
+        recorded.run(device, 1)
+    timed = [row["forward"] for row in recorded.rows(recorded.dispatches) if row["clock"] == "cuda_event"]
+    assert timed == [number for number in range(1, 31) if every and number % every == 0]
+    assert len(device.events) == 2 * len(timed)
 
 
 def test_latency_rows_join_the_passes_that_say_so(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -498,7 +498,7 @@ def test_after_a_pause_the_floor_is_looked_at_before_a_row_is_written(tmp_path: 
     writer.flush()
     for n in range(3):
         stream.add((n, "x"))
-        writer.flush_streams((stream,), writer.paused_until_ns + 1)
+        writer.flush(writer.paused_until_ns + 1)
     assert list(tmp_path.iterdir()) == [] and writer.trouble == "disk_floor"
 
 

@@ -44,7 +44,7 @@ class CaptureLog:
         self._began_ns = 0
         self._free_before: int | None = None
         self.unclaimed: list[CapturedGraph] = []
-        self._key: Key | None = None
+        self.key: Key | None = None
         self._graphs: list[CapturedGraph] = []
         self._count = 0
 
@@ -63,9 +63,9 @@ class CaptureLog:
     def claim(self, owner: str, descriptor: Descriptor, count: int, site: str, newest: bool = True) -> None:
         """`count` graphs were captured for a descriptor: the newest unclaimed ones, or the oldest."""
         key = Key(_purpose(), owner, descriptor, site)
-        if key != self._key:
+        if key != self.key:
             self.emit()
-            self._key = key
+            self.key = key
         cut = max(0, len(self.unclaimed) - count) if newest else min(count, len(self.unclaimed))
         older, newer = self.unclaimed[:cut], self.unclaimed[cut:]
         self.unclaimed, graphs = (older, newer) if newest else (newer, older)
@@ -74,12 +74,13 @@ class CaptureLog:
 
     def emit(self) -> None:
         """Queue the row of the last descriptor: all its pieces are there when another one begins or the phase ends."""
-        if self._key is None:
+        if self.key is None:
             return
-        purpose, owner, descriptor, site = self._key
+        purpose, owner, descriptor, site = self.key
         graphs = self._graphs
         timed = len(graphs) == self._count
         memory = [graph.memory_bytes for graph in graphs if graph.memory_bytes is not None]
+        FORWARD.more = True
         CAPTURES.add(
             (
                 graphs[0].began_ns if graphs else time.monotonic_ns(),
@@ -92,7 +93,7 @@ class CaptureLog:
                 site,
             )
         )
-        self._key, self._graphs, self._count = None, [], 0
+        self.key, self._graphs, self._count = None, [], 0
 
 
 def _purpose() -> str:

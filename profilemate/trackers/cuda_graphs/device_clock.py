@@ -28,14 +28,14 @@ class DeviceClock:
         self._free: list[tuple[Any, Any]] = []
         self._made = 0
         self._running: tuple[Any, Any] | None = None
-        self._waiting: deque[tuple[int, Any, Any]] = deque()
+        self.waiting: deque[tuple[int, Any, Any]] = deque()
 
-    def start(self, forward: int, every: int) -> bool:
-        """Record the first event if this pass is sampled; returns whether it is."""
+    def start(self) -> bool:
+        """Record the first event of a pass; False where there is no device or no pair left."""
         if self._running is not None:  # that pass raised
             self._free.append(self._running)
             self._running = None
-        if not every or forward % every or not self._has_device():
+        if not self._has_device():
             return False
         pair = self._pair()
         if pair is None:
@@ -48,14 +48,14 @@ class DeviceClock:
         """Record the second event of a sampled pass."""
         if self._running is not None:
             self._running[1].record()
-            self._waiting.append((forward, *self._running))
+            self.waiting.append((forward, *self._running))
             self._running = None
 
     def read(self) -> list[tuple[int, int]]:
         """(forward, device nanoseconds) of the passes that the device has finished since the last call."""
         done = []
-        while self._waiting and self._waiting[0][2].query():
-            forward, first, last = self._waiting.popleft()
+        while self.waiting and self.waiting[0][2].query():
+            forward, first, last = self.waiting.popleft()
             done.append((forward, round(first.elapsed_time(last) * NS_PER_MS)))
             self._free.append((first, last))
         return done

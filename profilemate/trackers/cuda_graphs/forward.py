@@ -18,16 +18,23 @@ OTHER_REPLAYS = THIS.writer.stream(events.OTHER_REPLAYS)
 TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
 PHASES = THIS.writer.stream(events.PHASES, detail=False)
 
+MOST_UNCOUNTED = 4096
+"""Passes that are added up together at the latest: nothing is flushed where recording is off."""
+
 MOST_WAITING = 64
 """Rows that may wait for the end of a pass: a runner of somebody's own may have none that we see."""
 
 
 class Forward:
-    """One pass at a time: vLLM's runners are single-threaded."""
+    """One pass at a time: vLLM's runners are single-threaded.
+
+    What it runs per pass is kept in few functions: beside a model nothing of ours is in the processor's caches, and there
+    a call more costs more than the work in it.
+    """
 
     __slots__ = (
-        "began_ns", "captured", "descriptor", "ended_ns", "graphs", "number", "pending", "requested", "running",
-        "sampled", "step", "unpadded_reqs", "unpadded_tokens",
+        "began_ns", "captured", "descriptor", "ended_ns", "graphs", "more", "number", "pending", "requested", "running",
+        "sampled", "step", "uncounted", "unpadded_reqs", "unpadded_tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -42,6 +49,8 @@ class Forward:
         self.requested: Any = None
         self.graphs = self.began_ns = self.ended_ns = 0
         self.unpadded_tokens = self.unpadded_reqs = 0
+        self.more = False
+        self.uncounted: list[tuple[Descriptor, int, int, int]] = []
 
     def dispatched(self, descriptor: Descriptor, tokens: int, reqs: int) -> None:
         """The descriptor that vLLM chose for the batch of this step is known."""
@@ -55,8 +64,15 @@ class Forward:
         """The model is about to be launched."""
         if self.pending and not self.began_ns:
             self.running = True
-            self.sampled = CLOCK.start(self.number + 1, THIS.settings.device_timing_every)
+            every = THIS.settings.device_timing_every
+            if every and not (self.number + 1) % every:
+                self.sampled = CLOCK.start()
             self.began_ns = time.monotonic_ns()
+
+    def launched(self, token: None, result: Any) -> None:
+        """The call that launches the model returned."""
+        if self.running:
+            self.end()
 
     def end(self) -> None:
         """The model was launched (on a CPU: has run)."""
@@ -70,30 +86,36 @@ class Forward:
         """The execute call returned: make the row."""
         if not self.pending:
             return
-        self.end()
+        if self.running:
+            self.end()
         self.pending = False
         self.number += 1
-        host_ns = self.ended_ns - self.began_ns if self.began_ns else None
+        began_ns, graphs, descriptor = self.began_ns, self.graphs, self.descriptor
+        host_ns = self.ended_ns - began_ns if began_ns else None
+        fault = "lazy_capture" if self.captured else "" if graphs or descriptor[0] == "NONE" else "not_replayed"
         DISPATCHES.add(
             (
-                self.began_ns or time.monotonic_ns(),
+                began_ns or time.monotonic_ns(),
                 self.step,
                 self.number,
-                *self.descriptor,
+                *descriptor,
                 self.unpadded_tokens,
                 self.unpadded_reqs,
                 host_ns,
-                self.graphs,
+                graphs,
                 "cuda_event" if self.sampled else "monotonic",
-                self._fault(),
+                fault,
             )
         )
-        COUNTS.add_pass("main", self.descriptor, self.graphs, self.unpadded_tokens, host_ns or 0)
+        self.uncounted.append((descriptor, graphs, self.unpadded_tokens, host_ns or 0))
+        if len(self.uncounted) > MOST_UNCOUNTED:
+            self.count()
 
-    def _fault(self) -> str:
-        if self.captured:
-            return "lazy_capture"
-        return "not_replayed" if not self.graphs and self.descriptor[0] != "NONE" else ""
+    def count(self) -> None:
+        """Add up the passes since the last time: once a second, together, rather than one by one."""
+        uncounted, self.uncounted = self.uncounted, []
+        for descriptor, graphs, tokens, host_ns in uncounted:
+            COUNTS.add_pass("main", descriptor, graphs, tokens, host_ns)
 
 
 class Counts:
@@ -124,11 +146,10 @@ class Counts:
             total[3] += tokens
             total[4] += descriptor[1] or 0
             total[5] += host_ns
-            self.explain(graphs)
+            self.explain(phase.SERVING, graphs)
 
-    def explain(self, graphs: int) -> None:
-        """Replays that a site saw, in the phase of now."""
-        name = phase.current()
+    def explain(self, name: str, graphs: int) -> None:
+        """Replays that a site saw in a phase."""
         self.explained[name] = self.explained.get(name, 0) + graphs
 
     def replayed(self) -> None:
@@ -138,12 +159,14 @@ class Counts:
 
     def write_totals(self) -> None:
         """Queue one block of graph_totals, before old dispatch rows go."""
+        FORWARD.count()
         now = time.monotonic_ns()
         for (owner, descriptor), total in self.by_descriptor.items():
             TOTALS.add((now, FORWARD.number, owner, *descriptor, *total))
 
     def report_phases(self, now_ns: int) -> None:
         """Queue rows of graph_phases where they changed; at every flush in check mode, else ever more rarely."""
+        FORWARD.count()
         check = THIS.settings.check_replays
         if now_ns < self._next_ns and not check and phase.is_serving():
             return
@@ -165,26 +188,27 @@ class OtherPass:
 
     def forget(self) -> None:
         """For a forked child."""
-        self._key: tuple[str, Descriptor, str] | None = None
+        self.key: tuple[str, Descriptor, str] | None = None
         self._first = 0
         self._time_ns = self._graphs = 0
 
     def piece(self, wrapper: Any, owner: str, descriptor: Descriptor, graphs: int, site: str) -> None:
         """A wrapper replayed; the wrapper that began a pass begins the next one when it comes again."""
         if not phase.is_serving():
-            COUNTS.explain(graphs)
+            COUNTS.explain(phase.current(), graphs)
             return
         key = (owner, descriptor, site)
-        if key != self._key or id(wrapper) == self._first:
+        if key != self.key or id(wrapper) == self._first:
             self.finish()
-            self._key, self._first, self._time_ns = key, id(wrapper), time.monotonic_ns()
+            self.key, self._first, self._time_ns = key, id(wrapper), time.monotonic_ns()
         self._graphs += graphs
 
     def finish(self) -> None:
         """Make the row: another pass begins, or the call that ran this one returned."""
-        if self._key is None:
+        if self.key is None:
             return
-        owner, descriptor, site = self._key
+        owner, descriptor, site = self.key
+        FORWARD.more = True
         OTHER_REPLAYS.add((self._time_ns, FORWARD.step, owner, *descriptor, self._graphs, None, site))
         COUNTS.add_pass(owner, descriptor, self._graphs, 0, 0)
         self.forget()
@@ -201,6 +225,7 @@ def other_replay(owner: str, descriptor: Descriptor, graphs: int, site: str) -> 
 def read_device_times() -> None:
     """Queue the device times that are ready."""
     for forward, device_ns in CLOCK.read():
+        FORWARD.more = True
         LATENCIES.add((forward, device_ns))
 
 

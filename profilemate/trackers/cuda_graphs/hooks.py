@@ -29,7 +29,11 @@ from profilemate.trackers.cuda_graphs.forward import (
     read_device_times,
 )
 
+ROWS_ALONE = (DISPATCHES,)
 PASS_STREAMS = (CAPTURES, LATENCIES, OTHER_REPLAYS, PHASES, DISPATCHES)
+
+RUNS_OF_VLLMS_OWN = phase.STACK
+"""Not empty while vLLM runs the model for itself: warm-up, profiling, capture."""
 
 DRAFTERS = ".spec_decode."
 """In the name of the modules that hold vLLM's drafters and their graph managers."""
@@ -62,33 +66,45 @@ def of_piece(mode: Any, batch: Any) -> describe.Descriptor:
 
 def execute_begins() -> None:
     """`execute_model` of a runner: an engine step in this worker, unless it is a run of vLLM's own."""
-    if phase.is_serving():
+    if not RUNS_OF_VLLMS_OWN:
         FORWARD.step += 1
         FORWARD.pending = False
 
 
 def execute_ends(token: None, result: Any) -> None:
     """The pass was launched: its row goes to the kernel now."""
-    if phase.is_serving():
-        FORWARD.finish()
+    if RUNS_OF_VLLMS_OWN:
+        return
+    FORWARD.finish()
+    if CLOCK.waiting:
         read_device_times()
-        flush_pass()
+    now_ns = monotonic_ns()
+    if is_more_to_tell(now_ns):
+        THIS.flush_step(PASS_STREAMS, now_ns)
+    else:
+        THIS.flush_step(ROWS_ALONE, now_ns)
+
+
+def is_more_to_tell(now_ns: int) -> bool:
+    """Whether rows of other streams than graph_dispatches wait; rare, apart from servers with a drafter."""
+    if OTHER.key is not None:
+        OTHER.finish()
+    if LOG.key is not None:
+        LOG.emit()
+    if THIS.settings.check_replays:
+        COUNTS.report_phases(now_ns)
+        return True
+    more, FORWARD.more = FORWARD.more, False
+    return more
 
 
 def sample_ends(result: Any) -> None:
     """Drafters run here; what they replayed goes to the kernel now."""
-    if phase.is_serving():
-        flush_pass()
-
-
-def flush_pass() -> None:
-    """What a pass and its drafters did is complete: bring it to the kernel."""
-    OTHER.finish()
-    LOG.emit()
+    if RUNS_OF_VLLMS_OWN or (OTHER.key is None and not FORWARD.more):
+        return
     now_ns = monotonic_ns()
-    if THIS.settings.check_replays:
-        COUNTS.report_phases(now_ns)
-    THIS.flush_step(PASS_STREAMS, now_ns)
+    if is_more_to_tell(now_ns):
+        THIS.flush_step(PASS_STREAMS, now_ns)
 
 
 # -- V1 runner ----------------------------------------------------------------------------------------------------------
@@ -96,19 +112,9 @@ def flush_pass() -> None:
 
 def v1_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
     """Mode and descriptor of the batch, after data-parallel ranks agreed."""
-    if phase.is_serving():
+    if not RUNS_OF_VLLMS_OWN:
         mode, batch = result[0], result[1]
         FORWARD.dispatched(describe.of_batch(mode, batch), int(num_tokens), int(num_reqs))
-
-
-def forward_begins() -> None:
-    """The model is launched by this call."""
-    FORWARD.begin()
-
-
-def forward_ends(token: None, result: Any) -> None:
-    """The model was launched."""
-    FORWARD.end()
 
 
 # -- wrappers of both runners -------------------------------------------------------------------------------------------
@@ -343,7 +349,7 @@ HOOKS = (
         v1_dispatched, ("num_tokens", "num_reqs"),
     ),
     _hook(
-        "v1_runner.forward", V1, "GPUModelRunner._model_forward", AROUND, forward_begins, forward_ends, optional=True
+        "v1_runner.forward", V1, "GPUModelRunner._model_forward", AROUND, FORWARD.begin, FORWARD.launched, optional=True
     ),
     _hook("v2_runner.execute_model", V2, "GPUModelRunner.execute_model", AROUND, execute_begins, execute_ends),
     _hook("v2_runner.sample_tokens", V2, "GPUModelRunner.sample_tokens", FOLLOWING, None, sample_ends, optional=True),
@@ -351,14 +357,14 @@ HOOKS = (
         "v2_runner.dispatch", V2, "dispatch_cg_and_sync_dp", FOLLOWING, None, v2_dispatched, ("num_tokens", "num_reqs")
     ),
     _hook(
-        "v2_runner.forward_start", TIMING, "StepTimingCollector.forward_start", AHEAD, forward_begins, optional=True
+        "v2_runner.forward_start", TIMING, "StepTimingCollector.forward_start", AHEAD, FORWARD.begin, optional=True
     ),
     _hook(
         "graph_manager.run_fullgraph", MANAGER, "CudaGraphManager.run_fullgraph", AROUND, full_graph_begins,
         full_graph_ends, (SELF, "desc"),
     ),
     _hook(
-        "graph_manager.run_pw_graph", MANAGER, "CudaGraphManager.run_pw_graph", AROUND, forward_begins, forward_ends,
+        "graph_manager.run_pw_graph", MANAGER, "CudaGraphManager.run_pw_graph", AROUND, FORWARD.begin, FORWARD.launched,
         optional=True,
     ),
     _hook(

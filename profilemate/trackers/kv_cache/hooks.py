@@ -48,7 +48,7 @@ MOST_WAITING = 64
 MOST_CELLS = 4096 * CELLS
 """How much may wait for the end of a step: a scheduler of the user's own may have none that we see."""
 
-STEP_STREAMS = (EVICTIONS, USAGE, STEPS, OTHER_POOLS)
+STEP_STREAMS = (EVICTIONS, USAGE, STEPS)
 """The row that says that a step is over comes after what happened in it."""
 
 
@@ -94,7 +94,7 @@ def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
 
 def pool_made(result: None, pool: Any) -> None:
     """Know a new pool from its first block on."""
-    meet(pool)
+    meet(pool).was_there = False
 
 
 def blocks_allocated(blocks: list[Any], pool: Any) -> None:
@@ -350,7 +350,8 @@ def step_finished(outputs: dict[int, Any], scheduler: Any, scheduler_output: Any
                 break
     if _dropped:
         settle_others(take_dropped())
-    settle(state)
+    if state.evictions:
+        settle(state)
     STEPS.add(state.step_row(pool, now))
     if state.peak > state.peak_reported:
         state.peak_reported = state.peak
