@@ -85,19 +85,29 @@ class BenchmarkFailed(Exception):
 def run(options: argparse.Namespace) -> int:
     """Measure, show, keep and judge."""
     size = "quick" if options.quick else "full"
-    target = options.json or (None if options.quick else places.RESULTS)
     found = results.empty()
-    for name in options.only:
-        found["benchmarks"][name] = measure(registry.find(name), size)
+    try:
+        for name in options.only:
+            found["benchmarks"][name] = measure(registry.find(name), size)
+    except BenchmarkFailed:
+        keep(options, found)
+        raise
     if options.gate:
         repeat_what_is_beyond(found, size)
     print(table.text(found), flush=True)
-    if target is not None:
-        whole = set(options.only) == {benchmark.name for benchmark in registry.BENCHMARKS}
-        results.save(target, found if whole else results.merge(results.load(target), found))
-        if target == places.RESULTS:
-            render.render(results.load(target))
+    keep(options, found)
     return judge(found) if options.gate else EXIT_PASSED
+
+
+def keep(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Write the results, and the documents that show them, where that was asked for."""
+    target = options.json or (None if options.quick else places.RESULTS)
+    if target is None or not found["benchmarks"]:
+        return
+    whole = set(found["benchmarks"]) == {benchmark.name for benchmark in registry.BENCHMARKS}
+    results.save(target, found if whole else results.merge(results.load(target), found))
+    if target == places.RESULTS:
+        render.render(results.load(target))
 
 
 def repeat_what_is_beyond(found: dict[str, Any], size: str) -> None:

@@ -94,7 +94,7 @@ def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
 
 def pool_made(result: None, pool: Any) -> None:
     """Know a new pool from its first block on."""
-    meet(pool).was_there = False
+    meet(pool)
 
 
 def blocks_allocated(blocks: list[Any], pool: Any) -> None:
@@ -372,6 +372,7 @@ def report_other_pools(now_ns: int) -> None:
         if pool is None:
             del _pools[key]
         elif state.engine is None:
+            settle(state)
             medium = "".join(c for c in str(getattr(pool, "medium", "")) if c.isalnum())
             OTHER_POOLS.add(
                 (now_ns, state.number, state.num_blocks, medium, state.allocated, state.freed, state.evicted)

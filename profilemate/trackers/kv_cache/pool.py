@@ -27,8 +27,6 @@ class PoolState:
         self.births: list[int | None] = [UNKNOWN] * self.num_blocks
         self.accesses: list[int | None] = [UNKNOWN] * self.num_blocks
         self.evictions: list[Any] = []
-        self.was_there = True
-        """It is older than our hooks, so that some of its blocks were handed out unseen."""
         self.next_row = THIS.settings.log_interval
         self.engine: int | None = None
         self.allocated = self.touched = self.touched_free = self.released = 0
