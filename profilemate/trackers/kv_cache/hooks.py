@@ -44,10 +44,6 @@ OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
 CELLS = 4
 """Of one noted eviction: when, block id, when it was allocated, when it was last used."""
 
-MOST_WAITING = 64
-MOST_CELLS = 4096 * CELLS
-"""How much may wait for the end of a step: a scheduler of the user's own may have none that we see."""
-
 STEP_STREAMS = (EVICTIONS, USAGE, STEPS)
 """The row that says that a step is over comes after what happened in it."""
 
@@ -82,11 +78,13 @@ def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
     state.operations += 1
     if state.operations >= state.next_row:
         state.next_row += THIS.settings.log_interval
+        is_step_seen, state.step_at_row = state.step != state.step_at_row, state.step
+        if not is_step_seen:  # another pool's, or of a scheduler of the user's own that has its own ends of steps
+            settle(state)
         if state.engine is not None:
             USAGE.add((now_ns, state.engine, "interval", in_use, state.total))
-        if len(USAGE.pending) > MOST_WAITING or len(state.evictions) > MOST_CELLS:
-            settle(state)
-            THIS.flush()
+            if not is_step_seen:
+                THIS.flush()
 
 
 # -- BlockPool ----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class PoolState:
         self.accesses: list[int | None] = [UNKNOWN] * self.num_blocks
         self.evictions: list[Any] = []
         self.next_row = THIS.settings.log_interval
+        self.step_at_row = -1
         self.engine: int | None = None
         self.allocated = self.touched = self.touched_free = self.released = 0
         self.freed = self.evicted = self.lifetime_ns = self.idle_ns = 0
