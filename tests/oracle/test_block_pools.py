@@ -14,7 +14,7 @@ import pytest
 SCRIPT = """
 import json, sys
 from vllm.v1.core.block_pool import BlockPool
-from profilemate.trackers.kv_cache.hooks import state_of
+from profilemate.trackers.kv_cache.hooks import settle, state_of
 
 def scan(pool):
     free = [block for block in pool.blocks if block.ref_cnt == 0 and not block.is_null]
@@ -29,6 +29,7 @@ def give_content(block):
 found = {}
 def note(name):
     state = state_of(pool)
+    settle(state)  # evictions are added up at the end of a step
     found[name] = [state.cached_free, scan(pool), state.released, state.freed, state.allocated, state.evicted]
 
 pool = make()
