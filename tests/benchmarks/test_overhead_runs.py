@@ -46,7 +46,10 @@ def targets(measurement: Measurement) -> dict[str, Target]:
 def test_the_targets_are_those_of_the_project(measured: dict[str, Measurement]) -> None:
     assert {name: targets(measurement) for name, measurement in measured.items() if targets(measurement)} == {
         "python_start": {"python -c pass": Target(3.0)},
-        "scheduler_step": {"per engine step": Target(5.0), "added, against vLLM's collector at 1.0": Target(1.0)},
+        "scheduler_step": {
+            "per engine step": Target(5.0, known_miss=14.0),
+            "added, against vLLM's collector at 1.0": Target(1.0),
+        },
         "graph_replay": {"one replaying call": Target(0.5)},
         "step_writes": {"one engine step": Target(10.0)},
     }
@@ -80,7 +83,7 @@ def test_two_real_servers(tmp_path: Path) -> None:
     assert len(side(found, "output tokens per second")) == len(side(found, "output tokens per second", on=False)) == 2
     assert min(side(found, "output tokens per second", on=False)) > 1
     assert min(side(found, "CPU time of the server's processes per output token", on=False)) > 0
-    assert targets(found) == {"output tokens per second": Target(0.995, "ratio")}
+    assert targets(found) == {"output tokens per second": Target(0.995, "ratio", known_miss=0.92)}
     assert int(found.facts["engine steps recorded"]) > 10
 
 

@@ -52,9 +52,9 @@ def in_phase(name: str) -> Any:
 @contextlib.contextmanager
 def step() -> Any:
     """One execute_model call."""
-    hooks.execute_begins((), {})
+    hooks.execute_begins()
     yield
-    hooks.execute_ends(None, None, (), {})
+    hooks.execute_ends(None, None)
 
 
 @contextlib.contextmanager

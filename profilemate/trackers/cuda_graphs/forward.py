@@ -18,8 +18,8 @@ OTHER_REPLAYS = THIS.writer.stream(events.OTHER_REPLAYS)
 TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
 PHASES = THIS.writer.stream(events.PHASES, detail=False)
 
-MOST_UNCOUNTED = 4096
-"""Passes that are added up together at the latest: nothing is flushed where recording is off."""
+MOST_UNCOUNTED = 64
+"""Passes that are added up together at the latest."""
 
 MOST_WAITING = 64
 """Rows that may wait for the end of a pass: a runner of somebody's own may have none that we see."""
@@ -112,7 +112,7 @@ class Forward:
             self.count()
 
     def count(self) -> None:
-        """Add up the passes since the last time: once a second, together, rather than one by one."""
+        """Add up the passes since the last time: many together, rather than one by one."""
         uncounted, self.uncounted = self.uncounted, []
         for descriptor, graphs, tokens, host_ns in uncounted:
             COUNTS.add_pass("main", descriptor, graphs, tokens, host_ns)
