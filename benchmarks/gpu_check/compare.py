@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gpu_check import ratio
 from gpu_check.cuda_trace import Launch, Trace
+from gpu_check.places import helper
 from gpu_check.rows import Cells, Pass
 
 DEVICE_TIME_TOLERANCE = 0.05
@@ -21,29 +22,8 @@ CAPTURE_ERROR = re.compile(
     r"operation failed due to a previous error during capture|error 90[01]\b",
     re.IGNORECASE,
 )
-KV_COUNTS = {
-    "allocated": "allocated",
-    "evicted": "evicted",
-    "touched": "touched",
-    "touched_free": "touched_from_free",
-    "freed": "freed",
-    "released": "references_dropped",
-    "peak": "peak_used",
-    "step": "steps",
-    "preemptions": "preemptions",
-    "failed_allocations": "failed_allocations",
-    "resets": "resets",
-    "operations": "operations",
-    "total_blocks": "total_blocks",
-}
-"""Cumulative columns of kv_steps, and the oracle's names for the same."""
-KV_PREFIX = {
-    "query_requests": "requests",
-    "query_tokens": "queries",
-    "hit_tokens": "hits",
-    "preempted_query_tokens": "preempted_queries",
-    "preempted_hit_tokens": "preempted_hits",
-}
+KV_COUNTS: dict[str, str] = helper("kv_columns").COUNTS
+KV_PREFIX: dict[str, str] = helper("kv_columns").PREFIX
 POOL_SPLIT = ("in_use", "cached_free", "empty", "step_peak")
 
 

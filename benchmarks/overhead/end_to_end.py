@@ -32,7 +32,7 @@ class Size(NamedTuple):
 SIZES = {"full": Size(240, 270), "quick": Size(50, 60), "tiny": Size(2, 60, 4, 1)}
 CONCURRENCY = 8
 KNOWN_MISS_RATIO = 0.92
-"""A step of this tiny model takes some 3 ms; ours adds 70 microseconds in two processes, none of it in a cache by then."""
+"""Where CI holds it: the steps of this tiny model are short, and ours runs in two of its processes with cold caches."""
 
 OPTIONS = ("--enforce-eager", "--num-gpu-blocks-override", "1024", "--max-num-batched-tokens", "2048")
 """Room for some hundred requests: cached blocks are evicted all the time once it is full, and nobody is preempted."""

@@ -41,7 +41,7 @@ CALM = ("--blocks", "4000", "--max-num-seqs", "64", "--max-num-batched-tokens", 
 """Room for all that is running, as in a server that is not short of memory."""
 
 KNOWN_MISS_PERCENT = 16.0
-"""Two files are written in every step of the first trace, which alone takes some 5 of the 13 microseconds of the target."""
+"""Where CI holds it: two files are written in every step of the first trace, and each of its evictions is a row."""
 
 
 class Run(NamedTuple):

@@ -1,8 +1,8 @@
 """What our own code costs, measured by timing a sample of its calls.
 
-Every handler is timed from the start of the process until the first flushes are over, and after that during one flush
-interval (an engine step) of each SAMPLE_EVERY: at all other times nothing is measured and nothing is paid. The entry into the
-wrapper and the call of the original lie outside; `entry_ns` measures them once, on a function that does nothing.
+Every handler is timed from the start of the process until the first engine steps are over, and after that during one step of
+each SAMPLE_EVERY: at all other times nothing is measured and nothing is paid. The entry into the wrapper and the call of the
+original lie outside; `calibrate` measures them once, on a function that does nothing.
 """
 
 from __future__ import annotations

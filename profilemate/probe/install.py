@@ -11,7 +11,7 @@ from typing import Any
 from profilemate.probe import cost, phase
 from profilemate.probe.finder import TargetFinder
 from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
-from profilemate.probe.pace import pause_ns
+from profilemate.probe.pace import SHORTEST_PAUSE_NS, pause_ns
 from profilemate.probe.process import THIS, tell
 from profilemate.probe.settings import load
 from profilemate.schema.probe_tables import HEALTH
@@ -21,6 +21,7 @@ states: dict[str, HookState] = {}
 sampler = cost.Sampler()
 _finder: TargetFinder | None = None
 _next_health_ns = 0
+_next_look_ns = 0
 
 
 def tracker_hooks(name: str) -> tuple[Hook, ...]:
@@ -168,8 +169,11 @@ def hook_records() -> list[dict[str, Any]]:
 
 
 def at_flush(now_ns: int) -> None:
-    """Report what was counted if it is time, and at once what was called for the first time."""
-    global _next_health_ns
+    """Once a second: report what was counted if it is time, and what was called for the first time in any case."""
+    global _next_look_ns, _next_health_ns
+    if now_ns < _next_look_ns:
+        return
+    _next_look_ns = now_ns + SHORTEST_PAUSE_NS
     if now_ns >= _next_health_ns:
         _next_health_ns = now_ns + pause_ns(now_ns - THIS.began_ns)
         report_health(now_ns, [state for state in states.values() if state.counts != state.reported])
@@ -190,22 +194,23 @@ def report_health(now_ns: int, told: list[HookState]) -> None:
 
 def last_words() -> None:
     """At an exit that Python sees, the last counts: a convenience, since vLLM kills most of its processes."""
-    global _next_health_ns
+    global _next_look_ns, _next_health_ns
     if THIS.folder:
-        _next_health_ns = 0
+        _next_look_ns = _next_health_ns = 0
         THIS.flush()
 
 
 def after_fork() -> None:
     """In a forked child: own files and numbers. Runs inside os.fork, so it must not raise."""
-    global _next_health_ns
+    global _next_look_ns, _next_health_ns
     try:
-        _next_health_ns = 0
+        _next_look_ns = _next_health_ns = 0
         phase.forget()
         sampler.forget()
         THIS.after_fork()
         for state in states.values():
             state.forget_calls()
+            state.sample_calls(True)
         for tracker in THIS.settings.trackers:
             module = sys.modules.get(f"profilemate.trackers.{tracker}.hooks")
             if module is not None:

@@ -221,7 +221,7 @@ class Process:
 
         Everything else is looked at once a second: a step is at its end many times in one.
         """
-        if now >= self._full_flush_ns or self.dirty or not self.folder or not self.writer.write_simply(streams, now):
+        if now >= self._full_flush_ns or not self.folder or not self.writer.write_simply(streams, now):
             self.flush(now)
         self.intervals_left -= 1
         if self.intervals_left <= 0:

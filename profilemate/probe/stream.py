@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -28,6 +29,9 @@ class Stream:
     `detail` streams may lose their oldest segments to the size cap.
     """
 
+    turn_at_bytes = sys.maxsize
+    """When another segment is due; for `detail` streams, set by the writer."""
+
     def __init__(self, table: Table, detail: bool = True) -> None:
         """Nothing is opened yet."""
         self.table = table
@@ -47,7 +51,6 @@ class Stream:
         self.segments: list[Segment] = []
         self._next_segment = 1
         self._torn = False
-        self.turn_at_bytes = 0
 
     def close(self) -> None:
         """Close the file of this process, if it is open."""
@@ -57,20 +60,17 @@ class Stream:
 
     def take(self) -> tuple[bytes, int]:
         """The waiting rows as CSV text, and how many they are. An empty cell stands for None."""
+        text = self._joined()
+        return text.encode(), text.count("\n")
+
+    def _joined(self) -> str:
+        """The waiting rows, which wait no more."""
         pending, line = self.pending, self._line
         text = ""
-        rows = 0
         for _ in range(len(pending)):
             item = pending.popleft()
-            if isinstance(item, str):
-                text += item
-                rows += item.count("\n")
-            else:
-                text += line % item
-                rows += 1
-        if "None" in text:
-            text = text.replace("None", "")
-        return text.encode(), rows
+            text += item if isinstance(item, str) else line % item
+        return text.replace("None", "") if "None" in text else text
 
     def num_pending(self) -> int:
         """How many rows wait."""
@@ -79,28 +79,24 @@ class Stream:
     def write_simply(self) -> bool:
         """Write what waits, in as few steps as there are: the usual case, at the end of every engine step.
 
-        False where it is not that simple (no file yet, another segment due, several items) or does not work; what was
-        not written then waits still, for `take` and `write`.
+        False where it is not that simple (no file yet, another segment due) or does not work; what was not written then
+        waits still, for `take` and `write`.
         """
-        pending = self.pending
-        if len(pending) != 1 or self.descriptor < 0 or self._torn or self.num_bytes >= self.turn_at_bytes:
+        if self.descriptor < 0 or self._torn or self.num_bytes >= self.turn_at_bytes:
             return False
-        item = pending[0]
-        text = item if isinstance(item, str) else self._line % item
-        if "None" in text:
-            text = text.replace("None", "")
+        text = self._joined()
         data = text.encode()
         try:
             written = os.write(self.descriptor, data)
         except OSError:
+            self.pending.appendleft(text)
             return False
         self.num_bytes += written
         if written < len(data):
             self._cut(data[:written])
-            pending[0] = data[data.rfind(b"\n", 0, written) + 1 :].decode()
+            self.pending.appendleft(data[data.rfind(b"\n", 0, written) + 1 :].decode())
             return False
         self.rows += text.count("\n")
-        pending.popleft()
         return True
 
     def write(self, folder: str, data: bytes, rows: int) -> None:

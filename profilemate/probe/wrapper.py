@@ -1,8 +1,8 @@
 """The function that stands in a target's place: it runs the handlers of a hook around the original.
 
 It is made from source text with the target's own parameters, as the standard library makes the methods of data classes.
-Passing `*args, **kwargs` on costs a call on CPython 3.11 some 170 ns, passing the parameters by name 45: vLLM 0.32 calls
-`allocate_slots` for every request of every step. A target that takes `*args` or `**kwargs` gets them as they came.
+Passing `*args, **kwargs` on costs a call a tuple and a dict that passing the parameters by name does not, and vLLM 0.32
+calls `allocate_slots` for every request of every step. A target that takes `*args` or `**kwargs` gets them as they came.
 
 The original is called exactly once, outside every `try` of ours, with the arguments that it was given; its result and its
 exception are the caller's.

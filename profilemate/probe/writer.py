@@ -61,6 +61,7 @@ class Writer:
         """The stream of a table, made at the first call."""
         if table.name not in self.streams:
             self.streams[table.name] = Stream(table, detail)
+            self._limit(self.streams[table.name])
         return self.streams[table.name]
 
     def open(self, folder: str, share_bytes: int, floor_bytes: int) -> None:
@@ -70,6 +71,10 @@ class Writer:
         self.floor_bytes = floor_bytes
         self.folder = folder
         for stream in self.streams.values():
+            self._limit(stream)
+
+    def _limit(self, stream: Stream) -> None:
+        if stream.detail and self.segment_bytes:
             stream.turn_at_bytes = self.segment_bytes
 
     def flush(self, now: int = 0) -> None:
@@ -132,7 +137,7 @@ class Writer:
             self._note_slow(now)
         elif self._lost:
             self._report_gaps(now)
-        if stream.num_bytes >= self.segment_bytes and stream.detail:
+        if stream.num_bytes >= stream.turn_at_bytes:
             self._turn_over(stream, now)
         return now
 

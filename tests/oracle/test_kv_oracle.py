@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import environment
 import pytest
 import streams
+from kv_columns import COUNTS
 
 DRIVE = environment.ROOT / "tests" / "driver" / "drive.py"
 MOONCAKE = environment.SHARED / "traces" / "mooncake_conversation.jsonl"
@@ -82,23 +83,6 @@ def run(configuration: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def again(configuration: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Run]:
     """The same run once more."""
     return lambda: drive_both(configuration, tmp_path_factory.mktemp(configuration))
-
-
-COUNTS = {
-    "allocated": "allocated",
-    "evicted": "evicted",
-    "touched": "touched",
-    "touched_free": "touched_from_free",
-    "freed": "freed",
-    "released": "references_dropped",
-    "peak": "peak_used",
-    "step": "steps",
-    "preemptions": "preemptions",
-    "failed_allocations": "failed_allocations",
-    "resets": "resets",
-    "operations": "operations",
-    "total_blocks": "total_blocks",
-}
 
 
 @pytest.mark.parametrize("ours", COUNTS)

@@ -1,43 +1,22 @@
-"""Streams on disk: whole rows, torn rows, caps with kept totals, pauses, folders that nobody planted."""
+"""Rows on disk: one write a flush, whole rows, caps with kept totals, failing and slow writes, pauses."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
-import resource
-import shutil
-import socket
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import streams
+from writers import TABLE, TOTALS, failing_write, open_writer, write_rows
 
 from profilemate.probe import folders
 from profilemate.probe import writer as writer_module
-from profilemate.probe.settings import Settings
 from profilemate.probe.writer import Writer
-from profilemate.schema.table import Table, fields
-
-TABLE = Table("numbers", "A table.", fields(("n", "int", "a number"), ("text", "str", "words")))
-TOTALS = Table(
-    "sums",
-    "Kept totals.",
-    fields(
-        ("n", "int", "sum so far"),
-    ),
-)
-
-
-def open_writer(folder: Path, share: int = 1 << 30) -> Writer:
-    writer = Writer()
-    writer.open(str(folder), share, 0)
-    return writer
 
 
 def test_rows_are_on_disk_after_a_flush_and_not_before(tmp_path: Path) -> None:
@@ -109,23 +88,6 @@ def test_no_rows_are_removed_before_their_totals_are_on_disk(tmp_path: Path, mon
         writer.flush()
     gaps = {(row["table"], row["reason"]) for row in streams.rows(tmp_path, "gaps")}
     assert {("numbers", "size_cap"), ("sums", "ENOSPC")} <= gaps and before > 1
-
-
-def failing_write(monkeypatch: pytest.MonkeyPatch, failures: list[Any]) -> None:
-    """Let the next writes raise, write so many bytes, or go well (None)."""
-    real = os.write
-
-    def write(descriptor: int, data: bytes) -> int:
-        if failures:
-            failure = failures.pop(0)
-            if failure is None:
-                return real(descriptor, data)
-            if isinstance(failure, int):
-                return real(descriptor, data[:failure])
-            raise failure
-        return real(descriptor, data)
-
-    monkeypatch.setattr(os, "write", write)
 
 
 @pytest.mark.parametrize(
@@ -268,13 +230,6 @@ def slow_write(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> list[by
     return written
 
 
-def write_rows(writer: Writer, count: int) -> None:
-    """One row and one flush each."""
-    for n in range(count):
-        writer.stream(TABLE).add((n, "x"))
-        writer.flush()
-
-
 def test_the_fourth_slow_write_of_a_minute_pauses_and_the_gap_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,137 +305,6 @@ def test_gaps_outlive_a_disk_that_is_full_again(tmp_path: Path, monkeypatch: pyt
         assert len(widths) == 1, path
 
 
-# -- a descriptor that is ours no longer --------------------------------------------------------------------------------
-
-
-def test_a_closed_descriptor_costs_no_row(tmp_path: Path) -> None:
-    writer = open_writer(tmp_path)
-    write_rows(writer, 3)
-    os.close(writer.stream(TABLE).descriptor)
-    write_rows(writer, 3)
-    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
-    assert not (tmp_path / "gaps.csv").exists() and writer.paused_until_ns == 0
-    os.close(writer.stream(TABLE).descriptor)
-    writer.forget_files()
-
-
-OTHERS: dict[str, Callable[[Path], Any]] = {
-    "file": lambda folder: (folder / "theirs").open("ab+", buffering=0),
-    "socket": lambda folder: socket.socketpair()[0],
-    "pipe": lambda folder: os.fdopen(os.pipe()[1], "wb"),
-    "device": lambda folder: os.fdopen(os.open("/dev/null", os.O_WRONLY), "wb"),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_who_closes_our_descriptor_and_opens_a_file_gets_no_row_of_ours(tmp_path: Path, other: str) -> None:
-    writer = open_writer(tmp_path)
-    write_rows(writer, 3)
-    number = writer.stream(TABLE).descriptor
-    os.close(number)
-    theirs = OTHERS[other](tmp_path)
-    assert theirs.fileno() != number
-    write_rows(writer, 3)
-    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
-    assert other != "file" or (tmp_path / "theirs").read_bytes() == b""
-    theirs.close()
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_a_file_put_under_our_very_number_is_noticed_within_a_second_and_stays_open(tmp_path: Path, other: str) -> None:
-    writer = open_writer(tmp_path)
-    write_rows(writer, 3)
-    number = writer.stream(TABLE).descriptor
-    theirs = OTHERS[other](tmp_path)
-    os.dup2(theirs.fileno(), number)
-    writer._next_look_ns = 0
-    write_rows(writer, 3)
-    writer.flush()
-    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
-    assert other != "file" or (tmp_path / "theirs").read_bytes() == b""
-    assert os.path.sameopenfile(number, theirs.fileno()), "it was closed"
-    theirs.close()
-    os.close(number)
-
-
-def test_where_no_descriptor_is_left_the_file_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = open_writer(tmp_path)
-
-    def none_left(descriptor: int, command: int, lowest: int) -> int:
-        raise OSError(errno.EMFILE, "too many open files")
-
-    monkeypatch.setattr(fcntl, "fcntl", none_left)
-    write_rows(writer, 1)
-    assert writer.trouble == "EMFILE" and list(tmp_path.iterdir()) == []
-    monkeypatch.undo()
-    writer.paused_until_ns = 0
-    write_rows(writer, 2)
-    assert len(streams.rows(tmp_path, "numbers")) == 2
-    assert [row["reason"] for row in streams.rows(tmp_path, "gaps")] == ["EMFILE"]
-
-
-@pytest.mark.parametrize("limit", [8, 64, 1024, 1 << 20])
-def test_however_few_descriptors_are_allowed_ours_is_far_from_the_standard_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (limit, limit))
-    descriptor = folders.open_new(str(tmp_path / "new"))
-    assert descriptor >= max(3, min(limit // 2, 512)) and not os.get_inheritable(descriptor)
-    os.close(descriptor)
-
-
-def test_a_forked_child_closes_nobody_elses_file(tmp_path: Path) -> None:
-    writer = open_writer(tmp_path)
-    write_rows(writer, 1)
-    number = writer.stream(TABLE).descriptor
-    with (tmp_path / "theirs").open("wb") as theirs:
-        os.dup2(theirs.fileno(), number)
-        writer.forget_files()
-        assert os.path.sameopenfile(number, theirs.fileno())
-    os.close(number)
-
-
-def test_files_that_somebody_removed_are_made_anew_and_their_rows_are_told(tmp_path: Path) -> None:
-    writer = open_writer(tmp_path)
-    write_rows(writer, 5)
-    (tmp_path / "numbers.csv").unlink()
-    writer._next_look_ns = 0
-    write_rows(writer, 2)
-    writer.flush()
-    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1"]
-    assert [(row["rows"], row["reason"]) for row in streams.rows(tmp_path, "gaps")] == [("5", "removed")]
-
-
-def test_a_removed_folder_stops_recording_quietly(tmp_path: Path) -> None:
-    folder = tmp_path / "process"
-    folder.mkdir()
-    writer = open_writer(folder)
-    write_rows(writer, 5)
-    shutil.rmtree(folder)
-    writer._next_look_ns = 0
-    write_rows(writer, 3)
-    assert writer.trouble == "ENOENT" and not folder.exists()
-    assert writer.paused_until_ns > time.monotonic_ns()
-
-
-def test_a_segment_that_somebody_removed_is_no_trouble(tmp_path: Path) -> None:
-    writer = open_writer(tmp_path, share=100_000)
-    stream = writer.stream(TABLE)
-    made = 0
-    while len(stream.segments) < 2:
-        stream.add((made, "some words"))
-        made += 1
-        writer.flush()
-    os.unlink(stream.segments[0].path)
-    for n in range(made, 20_000):
-        stream.add((n, "some words"))
-        writer.flush()
-    assert writer.paused_until_ns == 0
-    rows = [int(row["n"]) for row in streams.rows(tmp_path, "numbers")]
-    dropped = sum(int(row["rows"]) for row in streams.rows(tmp_path, "gaps"))
-    assert rows[-1] == 19_999 and len(rows) + dropped == 20_000
-
-
 def test_nothing_is_written_below_the_floor_of_free_space(tmp_path: Path) -> None:
     writer = Writer()
     writer.open(str(tmp_path), 1 << 30, floor_bytes=1 << 62)
@@ -522,99 +346,3 @@ def test_a_forked_child_writes_its_own_rows_alone(tmp_path: Path) -> None:
     writer.flush()
     assert [row["n"] for row in streams.rows(parent, "numbers")] == ["1", "2"]
     assert [row["n"] for row in streams.rows(child, "numbers")] == ["3"]
-
-
-def test_two_sessions_of_one_second_have_two_folders(tmp_path: Path) -> None:
-    first, second = (folders.create_session(str(tmp_path), Settings()) for _ in range(2))
-    assert first != second
-    for path in (first, second):
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
-        assert (Path(path) / "session.json").exists()
-
-
-def test_a_default_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    default = str(tmp_path / "vllm_profiling")
-    monkeypatch.setattr(folders, "DEFAULT_DIRECTORY", default)
-    os.mkdir(default)
-    mine = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    with pytest.raises(folders.FolderRefusedError):
-        folders._checked(default)
-    assert folders.usable_directory(default) != default
-
-
-def test_an_unusable_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(folders.FolderRefusedError, match="cannot be made"):
-        folders.create_session(str(file / "below"), Settings())
-
-
-MOUNTINFO = """
-22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-30 22 0:26 / /tmp rw,nosuid shared:5 - tmpfs tmpfs rw,size=1024k
-31 22 0:27 / /data rw - autofs systemd-1 rw,fd=40
-32 31 0:28 / /data rw - nfs4 server:/export rw,vers=4.2
-33 22 0:29 / /with\\040space\\011tab rw - cifs //server/share rw
-34 22 0:30 / /größe rw - fuse.sshfs you@there: rw
-35 34 254:1 / /größe/local rw - xfs /dev/vdb rw
-36 22 0:31 / /data2 rw - fuse.gocryptfs /dev/fuse rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/somewhere", "ext4"),
-        ("/tmp/vllm_profiling", "tmpfs"),
-        ("/tmpfoo", "ext4"),
-        ("/data/profiles", "nfs4"),
-        ("/data", "nfs4"),
-        ("/data2/x", "fuse.gocryptfs"),
-        ("/with space\ttab/x", "cifs"),
-        ("/größe/x", "fuse.sshfs"),
-        ("/größe/local/x", "xfs"),
-    ],
-)
-def test_the_type_of_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:
-    (tmp_path / "mountinfo").write_bytes(MOUNTINFO.lstrip().encode())
-    monkeypatch.setattr(folders, "MOUNTS", str(tmp_path / "mountinfo"))
-    monkeypatch.setattr(os.path, "realpath", lambda path: path)
-    assert folders.mount_type(path) == kind
-    assert (kind in folders.NETWORK) == (kind in ("nfs4", "cifs", "fuse.sshfs"))
-
-
-@pytest.mark.parametrize("content", [None, b"", b"nonsense\n", b"\xff\x00 - \n"])
-def test_a_mount_that_nobody_knows_is_no_trouble(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
-) -> None:
-    if content is not None:
-        (tmp_path / "mountinfo").write_bytes(content)
-    monkeypatch.setattr(folders, "MOUNTS", str(tmp_path / "mountinfo"))
-    assert folders.mount_type("/tmp") == ""
-
-
-def test_a_session_that_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing_write(monkeypatch, [OSError(errno.ENOSPC, "full")])
-    with pytest.raises(OSError, match="full"):
-        folders.create_session(str(tmp_path), Settings())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_in_memory_all_caps_are_a_quarter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    caps = ("session_cap_bytes", "folder_cap_bytes", "disk_floor_bytes")
-    for kind, part in (("tmpfs", 4), ("ext4", 1)):
-        monkeypatch.setattr(folders, "mount_type", lambda path, kind=kind: kind)
-        path = folders.create_session(str(tmp_path), Settings())
-        recorded = json.loads((Path(path) / "session.json").read_text())["settings"]
-        assert [recorded[cap] * part for cap in caps] == [getattr(Settings(), cap) for cap in caps]
-
-
-@pytest.mark.parametrize(("cap", "processes", "share"), [(1000, 1, 1000), (1000, 3, 333), (1000, 0, 1000), (0, 5, 0)])
-def test_the_cap_of_a_session_is_shared_out(cap: int, processes: int, share: int) -> None:
-    assert writer_module.process_share(Settings(session_cap_bytes=cap), processes) == share
-
-
-def test_the_mount_of_shared_memory_is_memory_backed() -> None:
-    assert folders.mount_type("/dev/shm") in folders.MEMORY_BACKED
-    assert folders.mount_type("/proc") == "proc"

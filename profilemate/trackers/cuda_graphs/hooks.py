@@ -14,6 +14,7 @@ from typing import Any
 from profilemate.probe import phase
 from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SCOPE, SELF, Hook
 from profilemate.probe.process import THIS
+from profilemate.probe.stream import Stream
 from profilemate.trackers.cuda_graphs import descriptor as describe
 from profilemate.trackers.cuda_graphs.captures import CAPTURES, LOG
 from profilemate.trackers.cuda_graphs.device_clock import CLOCK
@@ -78,33 +79,28 @@ def execute_ends(token: None, result: Any) -> None:
     FORWARD.finish()
     if CLOCK.waiting:
         read_device_times()
-    now_ns = monotonic_ns()
-    if is_more_to_tell(now_ns):
-        THIS.flush_step(PASS_STREAMS, now_ns)
-    else:
-        THIS.flush_step(ROWS_ALONE, now_ns)
+    flush_pass(monotonic_ns(), ROWS_ALONE)
 
 
-def is_more_to_tell(now_ns: int) -> bool:
-    """Whether rows of other streams than graph_dispatches wait; rare, apart from servers with a drafter."""
+def flush_pass(now_ns: int, streams: tuple[Stream, ...]) -> None:
+    """Complete what the pass did beside its row, which is rare apart from servers with a drafter, and flush."""
     if OTHER.key is not None:
         OTHER.finish()
     if LOG.key is not None:
         LOG.emit()
     if THIS.settings.check_replays:
         COUNTS.report_phases(now_ns)
-        return True
-    more, FORWARD.more = FORWARD.more, False
-    return more
+        FORWARD.more = True
+    if FORWARD.more:
+        FORWARD.more = False
+        streams = PASS_STREAMS
+    THIS.flush_step(streams, now_ns)
 
 
 def sample_ends(result: Any) -> None:
     """Drafters run here; what they replayed goes to the kernel now."""
-    if RUNS_OF_VLLMS_OWN or (OTHER.key is None and not FORWARD.more):
-        return
-    now_ns = monotonic_ns()
-    if is_more_to_tell(now_ns):
-        THIS.flush_step(PASS_STREAMS, now_ns)
+    if not RUNS_OF_VLLMS_OWN and (OTHER.key is not None or FORWARD.more):
+        flush_pass(monotonic_ns(), PASS_STREAMS)
 
 
 # -- V1 runner ----------------------------------------------------------------------------------------------------------

@@ -48,6 +48,9 @@ STEPS = Table(
     ),
 )
 
+FIRST_SELDOM = "peak"
+"""The first of the columns of kv_steps that change in few steps."""
+
 USAGE = Table(
     "kv_usage",
     "Blocks in use: a row every LOG_INTERVAL block operations, and one at the end of a step that set a new peak.",

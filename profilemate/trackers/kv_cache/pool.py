@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from profilemate.probe.process import THIS
+from profilemate.trackers.kv_cache import events
 
-STEP_ROW = "%s," * 20 + "%s\n"
-SELDOM_CELLS = ",".join(["%s"] * 12)
+NUM_OFTEN = events.STEPS.columns.index(events.FIRST_SELDOM)
+STEP_ROW = "%s," * NUM_OFTEN + "%s\n"
+SELDOM_CELLS = ",".join(["%s"] * (len(events.STEPS.columns) - NUM_OFTEN))
 
 UNKNOWN = None
 """Birth of a block that was handed out before ProfileMate saw the pool."""
