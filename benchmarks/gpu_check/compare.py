@@ -153,7 +153,7 @@ def check_mode(rows: Sequence[Cells]) -> Check:
 def kv_cache(rows: Sequence[Cells], oracle: Mapping[str, Any]) -> Check:
     """Totals and every step's split of the pool against the oracle on the same scheduler."""
     if not rows:
-        return Check("kv_cache", False, "no row of kv_steps", {})
+        return Check("kv_cache", False, "no row of engine_steps", {})
     last = rows[-1]
     expected = {ours: oracle[theirs] for ours, theirs in KV_COUNTS.items()}
     expected |= {ours: oracle["prefix"][theirs] for ours, theirs in KV_PREFIX.items()}

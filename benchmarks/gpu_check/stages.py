@@ -134,7 +134,7 @@ def judge_oracles(stage: Stage, sides: Sides) -> list[Check]:
         compare.captures(rows.table("graph_captures"), ours.result),
         compare.dispatches(rows.table("graph_dispatches"), ours.result["stats"]),
         compare.check_mode(rows.table("graph_phases")),
-        compare.kv_cache(rows.table("kv_steps"), ours.result["kv"]),
+        compare.kv_cache(rows.table("engine_steps"), ours.result["kv"]),
         compare.synchronisations(with_us, window["calls"], without, bare.result["window"]["calls"]),
         compare.answers(ours.result["answers"], [run.result["answers"] for run in sides.without]),
         compare.capture_errors(ours.log()),

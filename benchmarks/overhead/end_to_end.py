@@ -122,7 +122,7 @@ def check_session(folder: Path) -> str:
     import streams
 
     session = streams.only_session(folder / "sessions")
-    steps = streams.all_rows(session, "kv_steps", "EngineCore")
+    steps = streams.all_rows(session, "engine_steps", "EngineCore")
     passes = streams.all_rows(session, "graph_dispatches", "Worker")
     if not steps or not passes:
         raise RuntimeError("the profiled server recorded nothing")

@@ -169,7 +169,7 @@ def check_rows(folder: str, runs: list[Run]) -> None:
     """What was timed must have been recorded: every step."""
     import streams
 
-    rows = streams.all_rows(streams.only_session(Path(folder)), "kv_steps")
+    rows = streams.all_rows(streams.only_session(Path(folder)), "engine_steps")
     expected = sum(run.steps for run in runs)
     if len(rows) != expected:
         raise RuntimeError(f"{len(rows)} steps recorded out of {expected}")

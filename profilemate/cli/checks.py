@@ -20,7 +20,7 @@ from profilemate.cli.interpreter import environment_of, ignores_python_path, scr
 from profilemate.cli.locate import PACKAGE, injection_folder, own_command, profiling_config
 from profilemate.probe import folders
 from profilemate.probe.settings import Settings, load
-from profilemate.trackers import TRACKERS
+from profilemate.trackers import DEFAULT
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 START_TIMEOUT_SECONDS = 60
@@ -92,7 +92,7 @@ def settings_are_good(environ: Mapping[str, str]) -> list[Check]:
     if not settings.trackers:
         text = "all trackers are off, so a session records nothing"
         return [Check("settings", FAILURE, text, "set PROFILEMATE_TRACKERS, or ENABLE_* in sitecustomize.py")]
-    off = sorted(set(TRACKERS) - set(settings.trackers))
+    off = sorted(set(DEFAULT) - set(settings.trackers))
     warnings = (*settings.warnings, *(f"{name} is off: its files will be empty" for name in off))
     return [Check("settings", WARNING, text, "correct or unset the setting") for text in warnings] or [
         Check("settings", OK, "all settings are understood")

@@ -23,7 +23,7 @@ NS_PER_MS = 1_000_000
 
 
 class Metric(NamedTuple):
-    """One metric of kv_steps: its column, its name, whether it counts up, its help, and what it is divided by."""
+    """One metric of engine_steps: its column, its name, whether it counts up, its help, and what it is divided by."""
 
     column: str
     name: str
@@ -88,13 +88,13 @@ def thinned(rows: Iterator[Any], closest_ns: int) -> Iterator[Any]:
 
 
 def _spacing(analysis: Analysis) -> int:
-    times = [time_ns for span in analysis.spans for time_ns in (span.first_ns, span.last_ns)]
+    times = [time_ns for span in analysis.result_of("kv_cache").spans for time_ns in (span.first_ns, span.last_ns)]
     return max(CLOSEST_SAMPLES_NS, (max(times) - min(times)) // SAMPLES_PER_SERIES) if times else CLOSEST_SAMPLES_NS
 
 
 def _add_kv(analysis: Analysis, samples: Samples) -> None:
     columns = kv_events.STEPS.columns
-    for span in analysis.spans:
+    for span in analysis.result_of("kv_cache").spans:
         rows = (
             row
             for row in analysis.session.rows(span.process, kv_events.STEPS)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from profilemate import __version__
 from profilemate.export import retention
-from profilemate.export.analysis import Analysis, analyze
+from profilemate.export.analysis import Analysis, TrackerPart, analyze
 from profilemate.export.atomic import remove_left_overs, replacing
 from profilemate.export.metadata import metadata
 from profilemate.export.notes import completeness_notes, empty_file_note
-from profilemate.export.tables import CSV_FILES, CsvFile
-from profilemate.export.text import kv_summary_lines
 from profilemate.schema import names
 from profilemate.session.records import read_json
 from profilemate.session.session import Session
+from profilemate.trackers.view import CsvFile, shown_trackers, view_of
 
-KV_SUMMARY_FILE = "kv_cache_summary.txt"
-FILE_NAMES = (*(file.name for file in CSV_FILES), KV_SUMMARY_FILE, names.METADATA_FILE)
+
+def file_names(session: Session) -> list[str]:
+    """The files that this session has, metadata.json last."""
+    views = [view_of(tracker.name) for tracker in shown_trackers(session)]
+    csv_files = [file.name for view in views for file in view.csv_files]
+    return [*csv_files, *(file.name for view in views for file in view.text_files), names.METADATA_FILE]
 
 
 def write(session: Session, output: Path | None = None) -> dict[str, Any]:
@@ -35,32 +37,38 @@ def write(session: Session, output: Path | None = None) -> dict[str, Any]:
     fingerprint = _fingerprint(session)
     analysis = analyze(session)
     files: dict[str, int] = {}
-    timeline: Counter[str] = Counter()
-    for file in CSV_FILES:
-        counted = timeline if file.name == "cuda_graph_timeline.csv" else Counter()
-        files[file.name] = _write_csv(folder / file.name, file, analysis, counted)
-    record = _record(analysis, files, timeline, fingerprint)
-    with replacing(folder / KV_SUMMARY_FILE) as text:
-        text.write("\n".join(kv_summary_lines(record)) + "\n")
+    for part in analysis.parts:
+        for file in part.view.csv_files:
+            files[file.name] = _write_csv(folder / file.name, session, part, file)
+    record = _record(analysis, files, fingerprint)
+    for part in analysis.parts:
+        for text_file in part.view.text_files:
+            with replacing(folder / text_file.name) as text:
+                text.write(text_file.text(record))
     with replacing(folder / names.METADATA_FILE) as text:
         json.dump(record, text, indent=1, default=str)
         text.write("\n")
     return record
 
 
-def _write_csv(path: Path, file: CsvFile, analysis: Analysis, counted: Counter[str]) -> int:
+def _write_csv(path: Path, session: Session, part: TrackerPart, file: CsvFile) -> int:
     rows = 0
     with replacing(path) as text:
         text.write(",".join(file.header) + "\n")
-        for cells in file.rows(analysis, counted):
+        for cells in part.rows(session, file):
             text.write(",".join(cells) + "\n")
             rows += 1
     return rows
 
 
-def _record(analysis: Analysis, files: dict[str, int], timeline: Counter[str], fingerprint: str) -> dict[str, Any]:
-    notes = [empty_file_note(analysis, file.name, file.tracker) for file in CSV_FILES if files.get(file.name) == 0]
-    return metadata(analysis, files, notes + completeness_notes(analysis, timeline), fingerprint)
+def _record(analysis: Analysis, files: dict[str, int], fingerprint: str) -> dict[str, Any]:
+    notes = [
+        empty_file_note(analysis, part.name, file)
+        for part in analysis.parts
+        for file in part.view.csv_files
+        if files.get(file.name) == 0
+    ]
+    return metadata(analysis, files, notes + completeness_notes(analysis), fingerprint)
 
 
 def _fingerprint(session: Session) -> str:
@@ -78,7 +86,7 @@ def stored_metadata(path: Path) -> dict[str, Any] | None:
 def is_current(session: Session) -> bool:
     """Whether every file is there and made from the streams as they are now."""
     stored = stored_metadata(session.path)
-    if stored is None or not all((session.path / name).is_file() for name in FILE_NAMES):
+    if stored is None or not all((session.path / name).is_file() for name in file_names(session)):
         return False
     return stored.get("streams_fingerprint") == _fingerprint(session)
 
@@ -102,7 +110,7 @@ def current_metadata(session: Session) -> dict[str, Any]:
     try:
         return write(session)
     except OSError as error:
-        record = _record(analyze(session), {}, Counter(), "")
+        record = _record(analyze(session), {}, "")
         record["notes"].append(f"the files of this session could not be written: {error.strerror}")
         return record
 

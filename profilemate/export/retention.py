@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from profilemate.export.atomic import replacing
@@ -22,11 +23,28 @@ from profilemate.session.errors import SessionError
 from profilemate.session.find import sessions_in
 from profilemate.session.records import read_json
 from profilemate.session.session import Session, process_folders
+from profilemate.trackers import NAMES
+from profilemate.trackers.view import tables_of, view_of
 
 DEFAULT_CAP_BYTES = 10 << 30
 TRIMMED_FILE = "detail_removed.json"
-EVENT_FILES = ("cuda_graph_timeline.csv", "kv_cache_usage.csv", "kv_cache_evictions.csv")
-_DETAIL = re.compile(r"(?:graph|kv)_\w+(?:\.\d{1,9})?\.csv")
+_STREAM = re.compile(r"(\w+?)(?:\.\d{1,9})?\.csv")
+
+
+def _is_detail(name: str) -> bool:
+    """Whether it is a file of a tracker's stream, whose totals stand in the session's files."""
+    found = _STREAM.fullmatch(name)
+    return found is not None and found[1] in _tables()
+
+
+@cache
+def _tables() -> frozenset[str]:
+    return frozenset(table.name for tracker in NAMES for table in tables_of(tracker))
+
+
+@cache
+def _event_file_names() -> tuple[str, ...]:
+    return tuple(file.name for tracker in NAMES for file in view_of(tracker).csv_files if file.is_per_event)
 
 
 def is_trimmed(path: Path) -> bool:
@@ -90,7 +108,7 @@ def _enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], 
 
 def event_files(path: Path) -> list[str]:
     """The exported files with a row for each event that are still there."""
-    return [name for name in EVENT_FILES if (path / name).exists()]
+    return [name for name in _event_file_names() if (path / name).exists()]
 
 
 @contextmanager
@@ -156,9 +174,7 @@ def remove_detail(path: Path) -> int:
 def _detail_files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return sorted(
-            Path(entry.path)
-            for entry in entries
-            if _DETAIL.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            Path(entry.path) for entry in entries if _is_detail(entry.name) and entry.is_file(follow_symlinks=False)
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
+from profilemate.probe import engine_step
 from profilemate.probe.hook import Hook, misfit
 from profilemate.probe.install import is_optional, probe_hooks, tracker_hooks
-from profilemate.trackers import TRACKERS
+from profilemate.trackers import NAMES
 
 
 class HookFit(NamedTuple):
@@ -22,7 +23,7 @@ class HookFit(NamedTuple):
 
 def all_hooks() -> list[Hook]:
     """The hooks of the probe and of every tracker, on or off."""
-    return [*probe_hooks(), *(hook for tracker in TRACKERS for hook in tracker_hooks(tracker))]
+    return [*probe_hooks(), *(hook for name in NAMES for hook in tracker_hooks(name)), engine_step.STEP_END]
 
 
 def fit_report() -> list[HookFit]:

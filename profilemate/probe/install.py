@@ -8,14 +8,14 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from profilemate.probe import cost, phase
+from profilemate.probe import cost, engine_step, phase
 from profilemate.probe.finder import TargetFinder
 from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
 from profilemate.probe.pace import SHORTEST_PAUSE_NS, pause_ns
 from profilemate.probe.process import THIS, tell
 from profilemate.probe.settings import load
 from profilemate.schema.probe_tables import HEALTH
-from profilemate.trackers import TRACKERS
+from profilemate.trackers import NAMES
 
 states: dict[str, HookState] = {}
 sampler = cost.Sampler()
@@ -24,9 +24,14 @@ _next_health_ns = 0
 _next_look_ns = 0
 
 
+def tracker_module(name: str) -> str:
+    """Name of the module with a tracker's hooks."""
+    return f"profilemate.trackers.{name}.hooks"
+
+
 def tracker_hooks(name: str) -> tuple[Hook, ...]:
     """The hooks of one tracker, from its folder."""
-    return tuple(import_module(f"profilemate.trackers.{name}.hooks").HOOKS)
+    return tuple(import_module(tracker_module(name)).HOOKS)
 
 
 def probe_hooks() -> tuple[Hook, ...]:
@@ -44,6 +49,8 @@ def begin(config: Any = None) -> None:
         states[hook.name] = HookState(hook, failure_noted)
     for tracker in THIS.settings.trackers:
         add_tracker(tracker)
+    for hook in engine_step.hooks():
+        states[hook.name] = HookState(hook, failure_noted)
     THIS.cost_bias = cost.calibrate()
     THIS.turn_sampler = lambda: sampler.turn(states.values(), THIS.cost_bias)
     THIS.hook_records = hook_records
@@ -69,7 +76,7 @@ def add_tracker(tracker: str) -> None:
     try:
         for hook in tracker_hooks(tracker):
             states[hook.name] = HookState(hook, failure_noted)
-        module = sys.modules.get(f"profilemate.trackers.{tracker}.hooks")
+        module = sys.modules.get(tracker_module(tracker))
         for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
             if hasattr(module, name):
                 calls.append(getattr(module, name))
@@ -160,10 +167,10 @@ def hook_records() -> list[dict[str, Any]]:
         }
         for state in states.values()
     ]
-    for tracker in TRACKERS:
-        if tracker not in THIS.settings.trackers:
+    for name in NAMES:
+        if name not in THIS.settings.trackers:
             records.append(
-                {"name": tracker, "tracker": tracker, "target": "", "state": "tracker_off", "reason": "by setting"}
+                {"name": name, "tracker": name, "target": "", "state": "tracker_off", "reason": "by setting"}
             )
     return records
 
@@ -208,11 +215,12 @@ def after_fork() -> None:
         phase.forget()
         sampler.forget()
         THIS.after_fork()
+        engine_step.after_fork()
         for state in states.values():
             state.forget_calls()
             state.sample_calls(True)
         for tracker in THIS.settings.trackers:
-            module = sys.modules.get(f"profilemate.trackers.{tracker}.hooks")
+            module = sys.modules.get(tracker_module(tracker))
             if module is not None:
                 module.after_fork()
     except Exception:

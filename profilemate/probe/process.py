@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 from profilemate import __version__
@@ -76,7 +77,10 @@ class Process:
         if inherited and (not launches or self._belongs_to(inherited)):
             self._join(inherited)
         elif launches or not inherited:
+            os.environ.pop(names.ENV_SECRET, None)
             self._begin()
+        if self.session:
+            os.environ.setdefault(names.ENV_SECRET, os.urandom(16).hex())
 
     def _belongs_to(self, session: str) -> bool:
         owner = os.environ.get(names.ENV_SESSION_OWNER, names.RUN_OWNER)
@@ -205,11 +209,18 @@ class Process:
             "profilemate": __version__,
             "clock": {"wall_ns": time.time_ns(), "monotonic_ns": time.monotonic_ns()},
             "settings": self.settings._asdict(),
+            "secret_id": self._secret_id(),
             "warnings": [*self.settings.warnings, *self.warnings, *self._dropping()],
             "engine_config": self.engine_config,
             "cost": {"began_ns": self.began_ns, **self.cost_bias._asdict()},
             "hooks": self.hook_records(),
         }
+
+    @staticmethod
+    def _secret_id() -> str:
+        """Tells which processes have the same secret, and nothing of it."""
+        secret = os.environ.get(names.ENV_SECRET, "")
+        return blake2b(b"id", key=secret.encode()[:64], digest_size=8).hexdigest() if secret else ""
 
     def _dropping(self) -> list[str]:
         return [f"rows are being dropped: {self._told_trouble}"] if self._told_trouble else []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from profilemate.trackers import TRACKERS
+from profilemate.trackers import DEFAULT, NAMES, TRACKERS
 
 DEFAULT_DIRECTORY = "/tmp/vllm_profiling"
 
@@ -17,13 +17,14 @@ class Settings(NamedTuple):
     directory: str = DEFAULT_DIRECTORY
     verbose: bool = False
     log_interval: int = 100
-    trackers: tuple[str, ...] = TRACKERS
+    trackers: tuple[str, ...] = DEFAULT
     check_replays: bool = False
     device_timing_every: int = 10
     session_cap_bytes: int = 2 << 30
     folder_cap_bytes: int = 10 << 30
     disk_floor_bytes: int = 1 << 30
     network_file_system: bool = False
+    show_request_ids: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -63,30 +64,34 @@ def _size(text: str) -> int:
     return _count(text)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not set(names) <= set(TRACKERS):
-        raise ValueError(text)
-    return names
+SETS = {"default": DEFAULT, "all": NAMES}
+
+
+def _trackers(text: str) -> tuple[str, ...]:
+    """Names of trackers, in their own order: "default,moe_routing", "all,-kv_cache", "-kv_cache" of the default."""
+    chosen: set[str] = set(DEFAULT if text.startswith("-") else ())
+    for word in (word.strip() for word in text.split(",")):
+        name = word.removeprefix("-")
+        found = SETS.get(name, (name,)) if name else ()
+        if not set(found) <= set(NAMES):
+            raise ValueError(word)
+        chosen = chosen - set(found) if word.startswith("-") else chosen | set(found)
+    return tuple(name for name in NAMES if name in chosen)
 
 
 VARIABLES = (
     Variable("directory", "PROFILEMATE_DIR", "VLLM_PROFILING_DIR", str, "a folder"),
     Variable("verbose", "PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE", _switch, "0 or 1"),
     Variable("log_interval", "PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL", _positive, "a number from 1"),
-    Variable("trackers", "PROFILEMATE_TRACKERS", None, _names, "names out of " + ", ".join(TRACKERS)),
+    Variable("trackers", "PROFILEMATE_TRACKERS", None, _trackers, "names out of " + ", ".join((*SETS, *NAMES))),
     Variable("check_replays", "PROFILEMATE_CHECK_REPLAYS", None, _switch, "0 or 1"),
     Variable("device_timing_every", "PROFILEMATE_DEVICE_TIMING_EVERY", None, _count, "a number; 0 for no device times"),
     Variable("session_cap_bytes", "PROFILEMATE_SESSION_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("folder_cap_bytes", "PROFILEMATE_FOLDER_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("disk_floor_bytes", "PROFILEMATE_DISK_FLOOR", None, _size, "bytes, or a number with K, M or G"),
+    Variable("show_request_ids", "PROFILEMATE_SHOW_REQUEST_IDS", None, _switch, "0 or 1"),
     Variable("network_file_system", "PROFILEMATE_NETWORK_FS", None, _switch, "0 or 1"),
 )
-
-TRACKER_SWITCHES = {
-    "cuda_graphs": "ENABLE_CUDA_GRAPH_TRACKING",
-    "kv_cache": "ENABLE_KV_CACHE_TRACKING",
-}
 
 
 def from_config(config: Any) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def from_config(config: Any) -> dict[str, Any]:
     if config is None:
         return {}
     values: dict[str, Any] = {
-        "trackers": tuple(name for name in TRACKERS if getattr(config, TRACKER_SWITCHES[name], True))
+        "trackers": tuple(one.name for one in TRACKERS if getattr(config, one.switch, one.on_by_default))
     }
     interval = getattr(config, "LOG_INTERVAL", None)
     if isinstance(interval, int) and not isinstance(interval, bool) and interval > 0:

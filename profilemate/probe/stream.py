@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from profilemate.probe.folders import open_new
-from profilemate.schema.table import Table
+from profilemate.schema.table import Field, Table
 
 SLOW_WRITE_NS = 50_000_000
 
@@ -38,8 +38,13 @@ class Stream:
         self.detail = detail
         self.pending: deque[tuple[Any, ...] | str] = deque()
         self.add = self.pending.append
-        self._line = ",".join(["%s"] * len(table.fields)) + "\n"
+        self.widen(())
         self.forget_file()
+
+    def widen(self, more: tuple[Field, ...]) -> None:
+        """Append columns to the table, before its file is begun."""
+        self.table = self.table._replace(fields=self.table.fields + more)
+        self._line = ",".join(["%s"] * len(self.table.fields)) + "\n"
 
     def forget_file(self) -> None:
         """Begin as if nothing had been written: for a forked child, which must not touch its parent's file."""

@@ -14,11 +14,16 @@ class Field(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A stream of rows, one CSV file per process. Rows are tuples in the order of `fields`."""
+    """A stream of rows, one CSV file per process. Rows are tuples in the order of `fields`.
+
+    Several tables may lie in one file of that name, each with columns of its own: then `present` is a column that is empty
+    in the rows that are not this table's.
+    """
 
     name: str
     doc: str
     fields: tuple[Field, ...]
+    present: str = ""
 
     @property
     def header(self) -> str:

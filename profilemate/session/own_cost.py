@@ -8,7 +8,7 @@ from profilemate.session.health import Health, ProcessHook
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
 
-STEP_HOOKS = ("scheduler.update_from_output", "v1_runner.execute_model", "v2_runner.execute_model")
+STEP_HOOKS = ("scheduler.step_end", "v1_runner.execute_model", "v2_runner.execute_model")
 """Each is called once per engine step in the process that it is in."""
 
 

@@ -76,9 +76,9 @@ class Session:
             self.faults.note(where, f"cannot be read: {error}")
             return {}
         written = record.get("format", names.FORMAT)
-        if isinstance(written, int) and written > names.FORMAT:
+        if isinstance(written, int) and written != names.FORMAT:
             raise SessionError(
-                f"{where} has format {written}, this ProfileMate reads up to {names.FORMAT}: use the one that wrote it"
+                f"{where} has format {written}, this ProfileMate reads format {names.FORMAT}: use the one that wrote it"
             )
         return record
 

@@ -139,10 +139,11 @@ def cells_of(
 ) -> Iterator[tuple[list[str], list[int]]]:
     """Cells of each row, with the places of the columns, ABSENT for one that the writer's version did not have yet.
 
-    A newer writer may have appended columns. A header without most of the columns is that of something else.
+    A newer writer may have appended columns. A header without most of the columns is that of something else. Where a table
+    shares its file, rows that are another one's are left out, and all are if no process wrote it.
     """
     header = next(lines, "").rstrip("\r").split(",")
-    if header == [""]:
+    if header == [""] or (table.present and table.present not in header and table.columns[0] in header):
         return
     places = [header.index(column) if column in header else ABSENT for column in columns]
     absent = {column for column, place in zip(columns, places, strict=True) if place == ABSENT}
@@ -150,12 +151,13 @@ def cells_of(
         found[WRONG_HEADER] += 1
         return
     width = len(header)
+    present = header.index(table.present) if table.present else 0
     for line in lines:
         cells = line.split(",")
-        if len(cells) == width:
-            yield cells, places
-        else:
+        if len(cells) != width:
             found[MALFORMED] += 1
+        elif cells[present] or not table.present:
+            yield cells, places
 
 
 def _typed(cells: Sequence[str], readers: list[Reader], places: list[int]) -> Row:

@@ -15,9 +15,9 @@ def is_ours(function: Any) -> bool:
 def run(change: Callable[[Any], Any], work: Callable[[], Any]) -> dict[str, Any]:
     """What `work` gave under changed hooks, the state of every hook, and whether all originals are back."""
     from profilemate.probe import install
-    from profilemate.trackers import TRACKERS
+    from profilemate.trackers import NAMES
 
-    for tracker in TRACKERS:  # what an earlier case left in the trackers' memory is not this one's
+    for tracker in NAMES:  # what an earlier case left in the trackers' memory is not this one's
         import_module(f"profilemate.trackers.{tracker}.hooks").after_fork()
     probe_hooks, tracker_hooks = install.probe_hooks, install.tracker_hooks
     install.probe_hooks = lambda: tuple(change(hook) for hook in probe_hooks())

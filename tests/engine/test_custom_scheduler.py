@@ -36,8 +36,8 @@ class Run(NamedTuple):
     metadata: dict[str, Any]
 
     def steps(self) -> list[dict[str, str]]:
-        """Rows of kv_steps."""
-        return streams.all_rows(self.session, "kv_steps")
+        """Rows of engine_steps."""
+        return streams.all_rows(self.session, "engine_steps")
 
     def never_called(self) -> set[str]:
         """Hooks that metadata.json says are in place and had no call."""

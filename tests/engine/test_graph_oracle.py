@@ -150,7 +150,7 @@ def test_each_pass_has_its_step_and_time(run: Run) -> None:
 
 
 def test_engine_steps_equal_the_schedulers(run: Run) -> None:
-    assert int(run.rows("kv_steps")[-1]["step"]) == len(run.oracle["steps"])
+    assert int(run.rows("engine_steps")[-1]["step"]) == len(run.oracle["steps"])
 
 
 def test_no_hook_failed(run: Run) -> None:
@@ -186,7 +186,7 @@ def test_an_offline_script_leaves_every_step_however_it_ends(tmp_path: Path, tin
     assert done.returncode == ENDINGS[ending], done.stderr[-2000:]
     oracle = json.loads((tmp_path / "oracle.json").read_text())
     session = streams.only_session(tmp_path / "sessions")
-    assert int(streams.all_rows(session, "kv_steps")[-1]["step"]) == len(oracle["steps"])
+    assert int(streams.all_rows(session, "engine_steps")[-1]["step"]) == len(oracle["steps"])
     assert len(streams.all_rows(session, "graph_dispatches")) == len(oracle["stats"])
     streams.export(session)
     assert streams.missing_files(session) == []

@@ -177,7 +177,7 @@ def lose_a_capture(run: Run) -> None:
 
 
 def lose_a_step(run: Run) -> None:
-    edit_rows(run, "kv_steps", lambda rows: rows.pop(5))
+    edit_rows(run, "engine_steps", lambda rows: rows.pop(5))
 
 
 def miscount_evictions(run: Run) -> None:
@@ -185,7 +185,7 @@ def miscount_evictions(run: Run) -> None:
         column = rows[0].index("evicted")
         rows[-1][column] = str(int(rows[-1][column]) + 1)
 
-    edit_rows(run, "kv_steps", add_one)
+    edit_rows(run, "engine_steps", add_one)
 
 
 def leave_a_replay_unexplained(run: Run) -> None:

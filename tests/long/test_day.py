@@ -31,8 +31,8 @@ MOST_HEALTH_ROWS = 1700
 """Of one hook in a day."""
 
 HALVES = ("engine", "worker")
-DETAIL = {"engine": "kv_steps", "worker": "graph_dispatches"}
-DETAIL_TABLES = {"kv_steps", "kv_evictions", "kv_usage", "graph_dispatches"}
+DETAIL = {"engine": "engine_steps", "worker": "graph_dispatches"}
+DETAIL_TABLES = {"engine_steps", "kv_evictions", "kv_usage", "graph_dispatches"}
 
 
 class Day(NamedTuple):
@@ -123,7 +123,7 @@ def test_what_is_never_removed_stays_small(day: Day) -> None:
 @pytest.mark.parametrize("half", HALVES)
 def test_the_newest_rows_are_kept_without_a_hole_and_the_others_counted(days: dict[str, Day], half: str) -> None:
     day = days[half]
-    table, number = ("kv_steps", "step") if half == "engine" else ("graph_dispatches", "forward")
+    table, number = ("engine_steps", "step") if half == "engine" else ("graph_dispatches", "forward")
     kept = [int(row[number]) for row in day.rows(table)]
     assert day.removed(table) > 0
     assert kept == list(range(day.removed(table) + 1, day.truth["step"] + 1))
@@ -131,7 +131,7 @@ def test_the_newest_rows_are_kept_without_a_hole_and_the_others_counted(days: di
 
 def test_totals_of_blocks_are_exact(days: dict[str, Day]) -> None:
     day = days["engine"]
-    last = day.rows("kv_steps")[-1]
+    last = day.rows("engine_steps")[-1]
     assert day.truth["evicted"] > 50_000
     for name, expected in day.truth.items():
         assert int(last[name]) == expected, name
@@ -149,7 +149,7 @@ def test_totals_of_graphs_are_exact(days: dict[str, Day]) -> None:
 
 
 def test_what_was_removed_is_said(day: Day) -> None:
-    half = "engine" if day.rows("kv_steps") else "worker"
+    half = "engine" if day.rows("engine_steps") else "worker"
     table = DETAIL[half]
     metadata = json.loads((day.session / "metadata.json").read_text())
     gaps = {(gap["table"], gap["reason"]): gap["rows"] for gap in metadata["gaps"]}

@@ -42,8 +42,8 @@ class Run(NamedTuple):
     process: Path
 
     def steps(self) -> list[dict[str, str]]:
-        """Rows of kv_steps."""
-        return streams.rows(self.process, "kv_steps")
+        """Rows of engine_steps."""
+        return streams.rows(self.process, "engine_steps")
 
     def total(self, name: str) -> int:
         """A cumulative counter at the end."""
@@ -154,7 +154,7 @@ def test_a_run_of_its_own_counts_the_same(tmp_path: Path) -> None:
     bare = drive([], environment.vllm())
     with_us = drive([], environment.profiled(tmp_path / "sessions"))
     process = streams.processes(streams.only_session(tmp_path / "sessions"))[0]
-    last = streams.rows(process, "kv_steps")[-1]
+    last = streams.rows(process, "engine_steps")[-1]
     oracle = json.loads(out.read_text())
     for ours, theirs in COUNTS.items():
         assert int(last[ours]) == oracle[theirs], ours
@@ -181,7 +181,7 @@ def test_past_the_size_cap_the_totals_are_still_the_truth(tmp_path: Path) -> Non
     session = streams.only_session(tmp_path / "sessions")
     (process,) = streams.processes(session)
     oracle = json.loads(out.read_text())
-    last = streams.rows(process, "kv_steps")[-1]
+    last = streams.rows(process, "engine_steps")[-1]
     for ours, theirs in COUNTS.items():
         assert int(last[ours]) == oracle[theirs], ours
     evictions = streams.rows(process, "kv_evictions")

@@ -12,7 +12,7 @@ import pytest
 import streams
 
 DRIVE = environment.ROOT / "tests" / "oracle" / "drive_own_cost.py"
-STEP = "scheduler.update_from_output"
+STEP = "scheduler.step_end"
 
 
 class Run(NamedTuple):
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     session = streams.only_session(folder / "sessions")
     streams.export(session)
     (stated,) = json.loads((session / "metadata.json").read_text())["summary"]["own_cost"]
-    steps = len(streams.all_rows(session, "kv_steps"))
+    steps = len(streams.all_rows(session, "engine_steps"))
     return Run({name: ns / 1e9 for name, ns in json.loads(out.read_text()).items()}, stated, steps)
 
 

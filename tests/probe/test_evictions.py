@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from profilemate.probe.engine_step import STEP, Engine
 from profilemate.trackers.kv_cache import hooks
 
 
@@ -32,10 +33,10 @@ def pool() -> Iterator[Pool]:
     hooks.after_fork()
     one = Pool()
     hooks.pool_made(None, one)
-    hooks.state_of(one).engine = 0
+    hooks.state_of(one).engine = Engine(0, None)
     yield one
     hooks.after_fork()
-    for stream in (hooks.EVICTIONS, hooks.USAGE, hooks.STEPS):
+    for stream in STEP.streams:
         stream.pending.clear()
 
 

@@ -56,7 +56,7 @@ def python(code: str, folder: Path, *path: Path) -> subprocess.CompletedProcess[
 def test_two_ways_in_record_each_call_once(tmp_path: Path, vllm: Path) -> None:
     done = python(TWO_WAYS, tmp_path / "p", environment.ROOT, vllm)
     assert done.stderr.count(START_LINE) == 1 and done.stdout == ""
-    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")
+    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")
     assert [(row["step"], row["allocated"], row["freed"]) for row in rows] == [
         (str(n), str(3 * n), str(3 * n)) for n in range(1, 5)
     ]
@@ -67,7 +67,7 @@ def test_a_function_bound_before_us_is_missed_and_its_hook_is_named(tmp_path: Pa
     python(BOUND_EARLIER, tmp_path / "p", vllm)
     session = streams.only_session(tmp_path / "p")
     streams.export(session)
-    rows = streams.all_rows(session, "kv_steps")
+    rows = streams.all_rows(session, "engine_steps")
     assert [(row["allocated"], row["freed"], row["in_use"]) for row in rows] == [
         (str(3 * n), "0", "0") for n in range(1, 5)
     ]

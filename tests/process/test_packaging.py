@@ -110,7 +110,7 @@ def test_the_command_may_be_a_python_without_profilemate(
     assert done.stdout.splitlines() == [str(package / "__init__.py"), str([str(package / "inject")]), "None"]
     session = streams.only_session(tmp_path / "p")
     assert {path.name for path in session.iterdir()} >= FILES
-    assert len(streams.all_rows(session, "kv_steps")) == 4
+    assert len(streams.all_rows(session, "engine_steps")) == 4
 
 
 @pytest.mark.parametrize("before", [None, "", "/a:", ":/a"])

@@ -72,7 +72,7 @@ def test_an_engine_is_recorded(interpreter: str, tmp_path: Path, vllm: Path) -> 
     done = run(interpreter, "-c", SERVE, path=[environment.ROOT, vllm], folder=tmp_path / "p")
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert done.stderr.count("\n") == 1
-    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")
+    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")
     assert [row["allocated"] for row in rows] == ["3", "6", "9", "12"]
 
 
@@ -100,7 +100,7 @@ def test_children_have_rows_of_their_own(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     session = streams.only_session(tmp_path / "p")
-    steps = sorted(len(streams.rows(process, "kv_steps")) for process in streams.processes(session))
+    steps = sorted(len(streams.rows(process, "engine_steps")) for process in streams.processes(session))
     assert steps == [2, 4]
 
 

@@ -306,7 +306,7 @@ def test_the_command_goes_on_when_run_is_killed(tmp_path: Path, vllm: Path) -> N
     while not done_file.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert done_file.exists()
-    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")) == 4
+    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")) == 4
 
 
 COUNTS_INTERRUPTS = """

@@ -62,7 +62,7 @@ def test_a_program_that_launches_an_engine_is_recorded(tmp_path: Path, vllm: Pat
     done = python("-c", SERVE, path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"))
     session = streams.only_session(tmp_path / "p")
     assert done.stderr.count(START_LINE) == 1 and str(session) in done.stderr and done.stdout == ""
-    rows = streams.all_rows(session, "kv_steps")
+    rows = streams.all_rows(session, "engine_steps")
     assert [(row["step"], row["allocated"], row["freed"], row["in_use"]) for row in rows] == [
         (str(n), str(3 * n), str(3 * n), "0") for n in range(1, 5)
     ]
@@ -89,7 +89,7 @@ def test_a_tracker_that_is_off_makes_no_hook_and_says_so(tmp_path: Path, vllm: P
         PROFILEMATE_TRACKERS="cuda_graphs",
     )
     assert done.returncode == 0
-    assert streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps") == []
+    assert streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps") == []
 
 
 def test_a_bad_setting_is_one_warning_and_the_session_goes_on(tmp_path: Path, vllm: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_bad_setting_is_one_warning_and_the_session_goes_on(tmp_path: Path, vl
         "-c", SERVE, path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"), PROFILEMATE_LOG_INTERVAL="soon"
     )
     assert done.stderr.count("PROFILEMATE_LOG_INTERVAL") == 1
-    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")) == 4
+    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")) == 4
 
 
 def test_verbose_tells_where_each_process_writes(tmp_path: Path, vllm: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_target_imported_before_us_is_hooked_late(tmp_path: Path, vllm: Path) 
     )
     done = python("-c", code, path=[vllm], PROFILEMATE_DIR=str(tmp_path / "p"), PROFILEMATE_ENABLE="1")
     assert done.returncode == 0, done.stderr
-    assert streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")[-1]["allocated"] == "6"
+    assert streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")[-1]["allocated"] == "6"
 
 
 def test_the_installed_plugin_starts_only_when_asked(tmp_path: Path, vllm: Path) -> None:
@@ -257,7 +257,7 @@ def test_children_join_the_session_with_rows_of_their_own(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(START_LINE) == 1
     session = streams.only_session(tmp_path / "p")
-    steps = sorted(len(streams.rows(process, "kv_steps")) for process in streams.processes(session))
+    steps = sorted(len(streams.rows(process, "engine_steps")) for process in streams.processes(session))
     assert steps == [2, 4]
 
 
@@ -296,7 +296,7 @@ def test_children_of_a_fork_server_that_is_older_than_the_session_join_it(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(START_LINE) == 1
     session = streams.only_session(tmp_path / "p")
-    assert sorted(len(streams.rows(process, "kv_steps")) for process in streams.processes(session)) == [1, 2, 4]
+    assert sorted(len(streams.rows(process, "engine_steps")) for process in streams.processes(session)) == [1, 2, 4]
 
 
 def test_a_program_started_by_a_server_begins_its_own_session(tmp_path: Path, vllm: Path) -> None:
@@ -331,7 +331,7 @@ def test_a_second_engine_in_one_process_is_another_engine_of_the_session(tmp_pat
         "-c", SERVE + "; a.EngineArgs(); s.run(2)", path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p")
     )
     assert done.returncode == 0, done.stderr
-    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")
+    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")
     assert [row["engine"] for row in rows] == ["0"] * 4 + ["1"] * 2
 
 

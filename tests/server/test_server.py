@@ -73,7 +73,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served
 
 
 def kv_total(session: Path, name: str) -> int:
-    return int(streams.all_rows(session, "kv_steps", "EngineCore")[-1][name])
+    return int(streams.all_rows(session, "engine_steps", "EngineCore")[-1][name])
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,6 @@ def test_the_installed_plugin_alone_records_an_engine_of_several_processes(tmp_p
     session = streams.only_session(tmp_path / "sessions")
     names = [path.name.split(".")[0] for path in streams.processes(session)]
     assert names == ["EngineCore", "LLM", "Worker"]
-    steps = streams.all_rows(session, "kv_steps", "EngineCore")
+    steps = streams.all_rows(session, "engine_steps", "EngineCore")
     passes = streams.all_rows(session, "graph_dispatches", "Worker")
     assert len(passes) == int(steps[-1]["busy_steps"]) > 0

@@ -32,7 +32,7 @@ def wait_for(path: Path, count: int, is_over: Callable[[], bool] = lambda: False
 
 def recorded(session: Path) -> list[int]:
     """Scheduled tokens of every recorded step, from the cumulative counter."""
-    totals = [int(row["scheduled_tokens"]) for row in streams.all_rows(session, "kv_steps")]
+    totals = [int(row["scheduled_tokens"]) for row in streams.all_rows(session, "engine_steps")]
     return [after - before for before, after in pairwise([0, *totals])]
 
 

@@ -112,7 +112,7 @@ def _graph_counts(session: Path) -> list[tuple[str, Any, Any]]:
 
 
 def _kv_counts(session: Path) -> list[tuple[str, Any, Any]]:
-    steps = streams.all_rows(session, "kv_steps")
+    steps = streams.all_rows(session, "engine_steps")
     usage, evictions = read(session, "kv_cache_usage.csv"), read(session, "kv_cache_evictions.csv")
     intervals = [row for row in streams.all_rows(session, "kv_usage") if row["kind"] == "interval"]
     counts: list[tuple[str, Any, Any]] = [

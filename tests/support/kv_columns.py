@@ -1,4 +1,4 @@
-"""Columns of kv_steps, and the scheduler oracle's names for the same."""
+"""Columns of engine_steps, and the scheduler oracle's names for the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTS = {
     "operations": "operations",
     "total_blocks": "total_blocks",
 }
-"""Cumulative columns of kv_steps, and the oracle's names for the same."""
+"""Cumulative columns of engine_steps, and the oracle's names for the same."""
 
 PREFIX = {
     "query_requests": "requests",

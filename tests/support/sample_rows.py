@@ -40,7 +40,7 @@ def dispatch(forward: int, graph: dict[str, Any], tokens: int, pieces: int, **ce
 
 
 def step(number: int, seconds: float, in_use: int, **cells: Any) -> dict[str, Any]:
-    """A row of kv_steps."""
+    """A row of engine_steps."""
     return {
         "time_ns": at(seconds), "engine": 0, "step": number, "total_blocks": 200, "in_use": in_use, "cached_free": 5,
         "empty": 195 - in_use, "step_peak": in_use, "peak": 50, "peak_time_ns": at(2.5), "allocated": 60, "touched": 10,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from profilemate.schema import names
 from profilemate.schema.table import Table
 
 BOOT = "boot-of-the-session"
@@ -35,7 +36,7 @@ class ProcessBuilder:
         self.folder.mkdir(parents=True)
         if record is not None:
             content = {
-                "format": 1, "role": role, "roles": [role.split("_")[0]], "ranks": {}, "engine_index": 0, "host": "host",
+                "format": names.FORMAT, "role": role, "roles": [role.split("_")[0]], "ranks": {}, "engine_index": 0, "host": "host",
                 "pid": pid, "start_time": pid * 100, "boot_id": BOOT, "vllm": "0.32.0",
                 "clock": {"wall_ns": CREATED_WALL_NS + SECOND, "monotonic_ns": CREATED_MONOTONIC_NS + SECOND},
                 "engine_config": {}, "hooks": [], **record,
@@ -64,7 +65,7 @@ class SessionBuilder:
         self.path = directory / name
         (self.path / "processes").mkdir(parents=True)
         content = {
-            "format": 1, "session_id": name, "created_wall_ns": CREATED_WALL_NS,
+            "format": names.FORMAT, "session_id": name, "created_wall_ns": CREATED_WALL_NS,
             "created_monotonic_ns": CREATED_MONOTONIC_NS, "boot_id": BOOT, "host": "host", "pid": 1,
             "profilemate_version": "0.1.0", "settings": {"directory": str(directory), "log_interval": 100}, **record,
         }  # fmt: skip

@@ -77,7 +77,7 @@ def assert_whole(process: Path) -> None:
         header, *rest = path.read_text().splitlines()
         assert rest or path.name == "gaps.csv", path
         assert {line.count(",") for line in rest} <= {header.count(",")}, path
-    numbers = [int(row["step"]) for row in streams.rows(process, "kv_steps")]
+    numbers = [int(row["step"]) for row in streams.rows(process, "engine_steps")]
     assert numbers == sorted(set(numbers))
 
 
@@ -87,13 +87,13 @@ def test_a_disk_that_fills_and_empties_several_times(tmp_path: Path, bare: dict[
         (process,) = streams.processes(streams.only_session(disk.seen / "sessions"))
         assert run.summary == bare
         assert_whole(process)
-        made = {"kv_steps": run.summary["steps"], "kv_evictions": run.truth["evicted"]}
+        made = {"engine_steps": run.summary["steps"], "kv_evictions": run.truth["evicted"]}
         for table, rows in made.items():
             lost = gaps(process, table)
             assert set(lost) == {"ENOSPC"}
             assert len(streams.rows(process, table)) + lost["ENOSPC"] == rows, table
-        assert len([row for row in streams.rows(process, "gaps") if row["table"] == "kv_steps"]) >= 3
-        last = streams.rows(process, "kv_steps")[-1]
+        assert len([row for row in streams.rows(process, "gaps") if row["table"] == "engine_steps"]) >= 3
+        last = streams.rows(process, "engine_steps")[-1]
         assert int(last["evicted"]) == run.truth["evicted"] and int(last["step"]) == run.summary["steps"]
         (line,) = (line for line in run.lines if "rows are being dropped" in line)
         assert "ENOSPC" in line and str(disk.path) in line
@@ -135,7 +135,7 @@ def test_a_disk_that_stays_full(tmp_path: Path, vllm: Path) -> None:
         session = streams.only_session(disk.seen / "s")
         (process,) = streams.processes(session)
         assert_whole(process)
-        numbers = [int(row["step"]) for row in streams.rows(process, "kv_steps")]
+        numbers = [int(row["step"]) for row in streams.rows(process, "engine_steps")]
         assert numbers == list(range(1, len(numbers) + 1)) and 300 <= len(numbers) < 600
         (line,) = (line for line in done.stderr.splitlines() if "rows are being dropped" in line)
         assert "ENOSPC" in line
@@ -235,9 +235,9 @@ print(steps, low, still)
         steps, low, still = map(int, done.stdout.split())
         assert floor - 64 * KIB < low <= floor and floor - 64 * KIB < still
         (process,) = streams.processes(streams.only_session(disk.seen / "s"))
-        lost = gaps(process, "kv_steps")
+        lost = gaps(process, "engine_steps")
         assert set(lost) == {"disk_floor"} and lost["disk_floor"] >= 2000
-        assert len(streams.rows(process, "kv_steps")) + lost["disk_floor"] == steps
+        assert len(streams.rows(process, "engine_steps")) + lost["disk_floor"] == steps
 
 
 def test_in_memory_the_caps_are_a_quarter_and_one_note_says_so(tmp_path: Path, vllm: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_stopped_process_is_not_a_slow_disk(tmp_path: Path, bare: dict[str, An
     out = tmp_path / "oracle.json"
     process = start(out, environment.profiled(tmp_path / "sessions"), tmp_path / "ballast", "", *SLOWLY)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "sessions").glob("session_*/processes/*/kv_steps.csv")):
+    while not list((tmp_path / "sessions").glob("session_*/processes/*/engine_steps.csv")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     stops = 0
@@ -279,6 +279,6 @@ def test_a_stopped_process_is_not_a_slow_disk(tmp_path: Path, bare: dict[str, An
     run = finish(process, out)
     (folder,) = streams.processes(streams.only_session(tmp_path / "sessions"))
     assert run.summary == bare and stops >= 8
-    assert len(streams.rows(folder, "kv_steps")) == run.summary["steps"]
+    assert len(streams.rows(folder, "engine_steps")) == run.summary["steps"]
     assert streams.rows(folder, "gaps") == []
     assert not any("dropped" in line for line in run.lines)

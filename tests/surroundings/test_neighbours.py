@@ -55,7 +55,7 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, vllm: Path) -> None:
     """No signal handler, thread, trace function, filter or setting of ours; nothing that compresses or waits is loaded."""
     bare, ours = (json.loads(serve(f"{SERVE}\n{STATE}", tmp_path / "p", vllm, profiled=way)) for way in (False, True))
     assert ours == bare
-    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")) == 4
+    assert len(streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")) == 4
 
 
 def test_the_end_of_a_server_waits_for_nothing_of_ours(tmp_path: Path, vllm: Path) -> None:
@@ -99,7 +99,7 @@ def test_whatever_vllm_calls_its_version_its_steps_are_recorded(
     (vllm / "vllm" / "__init__.py").write_text("" if version is None else f"__version__ = {version}\n")
     serve(SERVE, tmp_path / "p", vllm)
     session = streams.only_session(tmp_path / "p")
-    assert len(streams.all_rows(session, "kv_steps")) == 4
+    assert len(streams.all_rows(session, "engine_steps")) == 4
     streams.export(session)
     assert streams.missing_files(session) == []
 
@@ -113,7 +113,7 @@ def test_a_part_that_vllm_renamed_is_named_and_the_rest_goes_on(tmp_path: Path, 
     states = {hook["name"]: (hook["state"], hook["reason"]) for hook in streams.record(process)["hooks"]}
     state, reason = states["block_pool.touch"]
     assert state == "absent" and "BlockPool.touch" in reason
-    assert [row["allocated"] for row in streams.rows(process, "kv_steps")] == ["3", "6", "9", "12"]
+    assert [row["allocated"] for row in streams.rows(process, "engine_steps")] == ["3", "6", "9", "12"]
     streams.export(session)
     assert [hook["name"] for hook in _health(session)["did_not_fit"]] == ["block_pool.touch"]
 
@@ -185,10 +185,10 @@ def test_a_slow_disk_costs_a_few_writes_and_what_is_dropped_is_counted(tmp_path:
     lost = [
         int(row["rows"])
         for row in streams.rows(process, "gaps")
-        if (row["table"], row["reason"]) == ("kv_steps", "slow")
+        if (row["table"], row["reason"]) == ("engine_steps", "slow")
     ]
     assert 4 <= slow <= 14
-    assert lost and len(streams.rows(process, "kv_steps")) + sum(lost) == steps
+    assert lost and len(streams.rows(process, "engine_steps")) + sum(lost) == steps
 
 
 def test_files_stay_few_however_long_a_session_is(tmp_path: Path, vllm: Path) -> None:
@@ -197,7 +197,7 @@ def test_files_stay_few_however_long_a_session_is(tmp_path: Path, vllm: Path) ->
     session = streams.only_session(tmp_path / "p")
     files = [path for path in session.rglob("*") if path.is_file() and "processes" in path.parts]
     assert len(files) < 30 and sum(path.stat().st_size for path in files) < 2_000_000
-    rows = streams.all_rows(session, "kv_steps")
+    rows = streams.all_rows(session, "engine_steps")
     assert rows[-1]["step"] == "30000" and int(rows[0]["step"]) > 10_000
 
 
@@ -207,7 +207,7 @@ def test_a_folder_full_of_other_things_is_nobodys_session(tmp_path: Path, vllm: 
     (folder / "session_20250101_000002").mkdir()
     serve(SERVE, folder, vllm)
     (session,) = (path for path in folder.glob("session_*/session.json"))
-    assert len(streams.all_rows(session.parent, "kv_steps")) == 4
+    assert len(streams.all_rows(session.parent, "engine_steps")) == 4
     env = environment.clean() | {"PROFILEMATE_DIR": str(folder)}
     command = [sys.executable, "-m", "profilemate", "summary"]
     done = subprocess.run(

@@ -39,7 +39,7 @@ def run(
 
 def steps(directory: Path) -> int:
     """Engine steps in the one session."""
-    return len(streams.all_rows(streams.only_session(directory), "kv_steps"))
+    return len(streams.all_rows(streams.only_session(directory), "engine_steps"))
 
 
 @pytest.mark.parametrize("locale", LOCALES)
@@ -151,7 +151,7 @@ def test_closed_standard_streams(tmp_path: Path, vllm: Path, closed: list[int]) 
     done = run(CLOSED.format(closed=closed, code=C_CODE_THAT_PRINTS), [environment.ROOT, vllm], tmp_path / "p")
     assert done.returncode == 0
     session = streams.only_session(tmp_path / "p")
-    assert [int(row["step"]) for row in streams.all_rows(session, "kv_steps")] == list(range(1, 51))
+    assert [int(row["step"]) for row in streams.all_rows(session, "engine_steps")] == list(range(1, 51))
     assert not any(b"printed" in path.read_bytes() for path in session.rglob("*.csv"))
 
 

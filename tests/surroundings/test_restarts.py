@@ -50,7 +50,7 @@ def test_a_server_that_is_killed_each_time_does_not_fill_the_disk(tmp_path: Path
         time.sleep(0.2)
     sessions = sorted((tmp_path / "p").glob("session_*"), key=lambda path: path.stat().st_ctime_ns)
     assert size(tmp_path / "p") <= CAP and len(sessions) == RESTARTS + 1
-    trimmed = [session for session in sessions if not list(session.glob("processes/*/kv_steps*.csv"))]
+    trimmed = [session for session in sessions if not list(session.glob("processes/*/engine_steps*.csv"))]
     assert trimmed
     for session in trimmed:
         assert json.loads((session / "metadata.json").read_text())["summary"]["kv_cache"]["steps"] == 3000

@@ -55,7 +55,7 @@ def test_servers_that_start_in_the_same_second_in_one_folder(tmp_path: Path, vll
     assert len({session.name[:21] for session in sessions}) < SERVERS, "no two began in the same second"
     for session in sessions:
         assert sum(f"session {session}\n" in text for text in told) == 1
-    assert sorted(len(streams.all_rows(session, "kv_steps")) for session in sessions) == [
+    assert sorted(len(streams.all_rows(session, "engine_steps")) for session in sessions) == [
         10 + n for n in range(SERVERS)
     ]
 
@@ -87,7 +87,7 @@ def test_processes_of_one_role_have_folders_of_their_own(tmp_path: Path, vllm: P
     session = streams.only_session(tmp_path / "p")
     folders = streams.processes(session, "EngineCore")
     assert {streams.record(folder)["role"] for folder in folders} == {"EngineCore"}
-    assert sorted(len(streams.rows(folder, "kv_steps")) for folder in folders) == [1, 2, 3, 4, 5]
+    assert sorted(len(streams.rows(folder, "engine_steps")) for folder in folders) == [1, 2, 3, 4, 5]
     streams.export(session)
     metadata = json.loads((session / "metadata.json").read_text())
     assert metadata["summary"]["kv_cache"]["steps"] == 15
@@ -145,7 +145,7 @@ def test_two_ways_in_are_one_set_of_hooks_and_one_start_line(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "1 True\n[]\n" and done.stderr.count(START_LINE) == 1
-    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "kv_steps")
+    rows = streams.all_rows(streams.only_session(tmp_path / "p"), "engine_steps")
     assert [row["allocated"] for row in rows] == ["3", "6", "9", "12"]
 
 
@@ -183,7 +183,7 @@ def test_compile_workers_of_a_server_make_nothing_and_import_nothing(tmp_path: P
     ]  # fmt: skip
     session = streams.only_session(tmp_path / "p")
     (process,) = streams.processes(session)
-    assert len(streams.rows(process, "kv_steps")) == 4 and done.stderr.count("\n") == 1
+    assert len(streams.rows(process, "engine_steps")) == 4 and done.stderr.count("\n") == 1
 
 
 BAD_SETTINGS = """
@@ -252,4 +252,4 @@ def test_only_the_process_that_cannot_write_is_off(tmp_path: Path, vllm: Path, w
     assert done.returncode == 0 and done.stdout == "served\nserved\n", done.stderr
     assert done.stderr.count("nothing is recorded") == 1
     session = streams.only_session(tmp_path / "p")
-    assert sorted(len(streams.rows(folder, "kv_steps")) for folder in streams.processes(session)) == [5, 9]
+    assert sorted(len(streams.rows(folder, "engine_steps")) for folder in streams.processes(session)) == [5, 9]

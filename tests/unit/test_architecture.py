@@ -10,8 +10,7 @@ from pathlib import Path
 import environment
 import pytest
 
-from profilemate.probe.settings import TRACKER_SWITCHES
-from profilemate.trackers import TRACKERS
+from profilemate.trackers import BY_NAME, NAMES
 
 PACKAGE = environment.ROOT / "profilemate"
 IN_SERVER = ("boot.py", "plugin.py", "probe/*.py", "schema/*.py", "trackers/__init__.py")
@@ -33,7 +32,7 @@ def imports(path: Path) -> set[str]:
 def in_server_files() -> list[Path]:
     """What may be loaded inside vLLM: the trackers' hooks and what they import of their own folder."""
     files = [path for pattern in IN_SERVER for path in PACKAGE.glob(pattern)]
-    for tracker in TRACKERS:
+    for tracker in NAMES:
         todo = [PACKAGE / "trackers" / tracker / name for name in IN_TRACKERS]
         while todo:
             path = todo.pop()
@@ -85,12 +84,11 @@ def test_the_version_file_does_nothing_else() -> None:
 
 
 def test_every_tracker_is_complete() -> None:
-    for tracker in TRACKERS:
+    for tracker in NAMES:
         folder = PACKAGE / "trackers" / tracker
-        assert {name for name in ("events.py", "hooks.py", "analyze.py") if (folder / name).exists()} == {
-            "events.py", "hooks.py", "analyze.py",
-        }  # fmt: skip
-        assert tracker in TRACKER_SWITCHES
+        needed = {"events.py", "hooks.py", "analyze.py", "view.py"}
+        assert {name for name in needed if (folder / name).exists()} == needed
+        assert BY_NAME[tracker].switch in (environment.ROOT / "sitecustomize.py").read_text()
 
 
 def test_hook_names_are_unique() -> None:

@@ -14,7 +14,8 @@ from session_builder import SessionBuilder
 
 from profilemate.cli.main import main
 from profilemate.cli.summary import short_summary
-from profilemate.export.readme_files import FILE_NAMES
+from profilemate.export.readme_files import file_names
+from profilemate.session.session import Session
 from profilemate.trackers.kv_cache import events as kv
 
 
@@ -29,7 +30,7 @@ def test_export_writes_the_files_and_prints_where(session: SessionBuilder, capsy
     add_server(session)
     assert main(["export", str(session.path)]) == 0
     assert capsys.readouterr().out == f"{session.path}\n"
-    assert all((session.path / name).is_file() for name in FILE_NAMES)
+    assert all((session.path / name).is_file() for name in file_names(Session(session.path)))
 
 
 def test_export_needs_no_third_party_package_and_nothing_of_the_probe(session: SessionBuilder) -> None:
@@ -102,7 +103,7 @@ def test_summary_text(session: SessionBuilder, capsys: pytest.CaptureFixture[str
 
 
 def test_summary_follows_the_streams(server: SessionBuilder, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = next(server.path.glob("processes/EngineCore*/kv_steps.csv"))
+    steps = next(server.path.glob("processes/EngineCore*/engine_steps.csv"))
     with open(steps, "a") as file:
         file.write(steps.read_text().splitlines()[-1].replace(",0,2,200,", ",0,3,200,") + "\n")
     assert main(["summary", "--json", str(server.path)]) == 0

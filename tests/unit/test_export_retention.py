@@ -53,7 +53,7 @@ def test_the_oldest_goes_first_and_only_as_many_as_needed(three: list[SessionBui
     trimmed = retention.enforce(tmp_path, size(tmp_path) - 100, readme_files.is_current)
     assert [path.name for path in trimmed] == [three[0].path.name]
     assert detail(three[0]) == ["health.csv"]
-    assert "kv_steps.csv" in detail(three[1])
+    assert "engine_steps.csv" in detail(three[1])
     assert three[0].lines("kv_cache_evictions.csv")
 
 
@@ -90,7 +90,7 @@ def test_no_cap_and_foreign_folders(three: list[SessionBuilder], tmp_path: Path)
         SessionBuilder(tmp_path / "elsewhere", settings={"directory": "/somewhere", "folder_cap_bytes": 1})
     )
     assert main(["export", str(copied.path)]) == 0
-    assert "kv_steps.csv" in detail(copied)
+    assert "engine_steps.csv" in detail(copied)
 
 
 def test_an_export_applies_the_cap_of_the_settings(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_an_export_applies_the_cap_of_the_settings(tmp_path: Path) -> None:
 def test_links_are_not_followed(three: list[SessionBuilder], tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
-    (victim / "kv_steps.csv").write_text("precious")
+    (victim / "engine_steps.csv").write_text("precious")
     (three[0].path / "processes" / "linked").symlink_to(victim)
     retention.enforce(tmp_path, 1, readme_files.is_current)
-    assert (victim / "kv_steps.csv").read_text() == "precious"
+    assert (victim / "engine_steps.csv").read_text() == "precious"
 
 
 EVENT_FILES = {"cuda_graph_timeline.csv", "kv_cache_usage.csv", "kv_cache_evictions.csv"}

@@ -12,7 +12,7 @@ from profilemate.session.health import read_health
 from profilemate.session.own_cost import read_own_cost
 from profilemate.session.session import Session
 
-STEP = "scheduler.update_from_output"
+STEP = "scheduler.step_end"
 TOUCH = "block_pool.touch"
 COST = {"began_ns": at(1.0), "entry_ns": 100.0, "clock_ns": 50.0}
 

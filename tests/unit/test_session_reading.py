@@ -10,6 +10,7 @@ from sample_rows import DECODE, add_engine, add_server, dispatch, step
 from session_builder import SessionBuilder, at, line
 
 from profilemate.export import readme_files
+from profilemate.schema import names
 from profilemate.session import alive, stream
 from profilemate.session.errors import SessionError
 from profilemate.session.find import find_session, sessions_in
@@ -116,10 +117,11 @@ def test_without_session_json_the_first_process_is_the_start(session: SessionBui
     assert any("session.json: missing" in fault for fault in session.metadata()["faults"])
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    newer = SessionBuilder(tmp_path, format=2)
-    with pytest.raises(SessionError, match="format 2"):
-        Session(newer.path)
+@pytest.mark.parametrize("format_number", [names.FORMAT - 1, names.FORMAT + 1])
+def test_another_format_is_refused(tmp_path: Path, format_number: int) -> None:
+    other = SessionBuilder(tmp_path, format=format_number)
+    with pytest.raises(SessionError, match=f"has format {format_number}, this ProfileMate reads format {names.FORMAT}"):
+        Session(other.path)
 
 
 def test_an_engine_killed_before_its_first_step_still_shows_usage(session: SessionBuilder) -> None:
@@ -207,7 +209,7 @@ def test_gone_rows_are_counted_while_other_processes_are_read(session: SessionBu
 
 def test_a_column_that_an_older_version_did_not_write_is_unknown(session: SessionBuilder) -> None:
     engine = session.process("EngineCore").rows(kv.STEPS, step(1, 2, 10))
-    table = engine.folder / "kv_steps.csv"
+    table = engine.folder / "engine_steps.csv"
     table.write_text("\n".join(row.rpartition(",")[0] for row in table.read_text().splitlines()) + "\n")
     opened = Session(session.path)
     totals = kv_cache.analyze(opened).totals
@@ -215,12 +217,12 @@ def test_a_column_that_an_older_version_did_not_write_is_unknown(session: Sessio
     assert next(opened.rows(opened.processes[0], kv.STEPS, "time_ns", "in_use", kv.STEPS.columns[-1]))[2] is None
 
 
-def test_totals_are_unknown_without_kv_steps(session: SessionBuilder) -> None:
+def test_totals_are_unknown_without_engine_steps(session: SessionBuilder) -> None:
     row = {"engine": 0, "total_blocks": 200, "time_ns": at(2), "kind": "interval", "in_use": 5}
     session.process("EngineCore").rows(kv.USAGE, row)
     readme_files.write(Session(session.path))
     assert "evictions unknown" in session.text("kv_cache_summary.txt")
-    assert "EngineCore: no whole row of kv_steps, so its totals are unknown" in session.metadata()["notes"]
+    assert "EngineCore: no whole row of engine_steps, so its totals are unknown" in session.metadata()["notes"]
 
 
 def test_the_users_configured_folder_is_searched_after_the_environments(

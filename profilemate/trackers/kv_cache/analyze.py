@@ -102,6 +102,7 @@ class KvSummary:
     peak: UsagePoint | None
     last: UsagePoint | None
     peak_is_exact: bool
+    spans: tuple[EngineSpan, ...] = ()
 
     @property
     def as_of_ns(self) -> int | None:
@@ -117,16 +118,16 @@ def spans_of(session: Session) -> tuple[EngineSpan, ...]:
     return engine_spans(session, events.STEPS, events.USAGE, events.EVICTIONS)
 
 
-def analyze(session: Session, spans: tuple[EngineSpan, ...] | None = None) -> KvSummary:
-    """Read the KV streams of every engine core; `spans` saves reading for them again."""
-    spans = spans_of(session) if spans is None else spans
+def analyze(session: Session) -> KvSummary:
+    """Read the KV streams of every engine core."""
+    spans = spans_of(session)
     engines = tuple(_engine(span) for span in spans if span.table == events.STEPS.name)
     peak = last = None
     for last in usage_points(session, spans):
         if peak is None or last.in_use > peak.in_use:
             peak = last
     alone = len({span.engine for span in spans}) < 2
-    return KvSummary(engines, _summed(engine.totals for engine in engines), peak, last, alone)
+    return KvSummary(engines, _summed(engine.totals for engine in engines), peak, last, alone, spans)
 
 
 def _engine(span: EngineSpan) -> KvEngine:
@@ -212,7 +213,7 @@ def _usage_of(session: Session, span: EngineSpan, with_peak: bool) -> Iterator[t
 
 
 def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int, str, int, int]]:
-    """Intervals and the highest peak of an engine that left no kv_steps row, its last row being the last state."""
+    """Intervals and the highest peak of an engine that left no engine_steps row, its last row being the last state."""
     highest: tuple[int, int, str, int, int] | None = None
     if span.table != events.USAGE.name:
         return iter(())

@@ -11,6 +11,7 @@ from collections import deque
 from time import monotonic_ns
 from typing import Any
 
+from profilemate.probe.engine_step import STEP, add_row, engine_of
 from profilemate.probe.hook import (
     AROUND,
     AROUND_LISTED,
@@ -33,19 +34,17 @@ _dropped: deque[Any] = deque(maxlen=1 << 16)
 It has an end for the case that the handlers that empty it are switched off.
 """
 
-_engines = 0
 _pools_met = 0
 _next_other_pools_ns = 0
 
-STEPS = THIS.writer.stream(events.STEPS)
+STEP_CELLS = STEP.part(events.STEPS)
 USAGE = THIS.writer.stream(events.USAGE)
 EVICTIONS = THIS.writer.stream(events.EVICTIONS)
 OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
 CELLS = 4
 """Of one noted eviction: when, block id, when it was allocated, when it was last used."""
 
-STEP_STREAMS = (EVICTIONS, USAGE, STEPS)
-"""The row that says that a step is over comes after what happened in it."""
+STEP.write_with(EVICTIONS, USAGE)
 
 
 def meet(pool: Any, just_dropped: int = 0) -> PoolState:
@@ -82,7 +81,7 @@ def count_operation(state: PoolState, in_use: int, now_ns: int) -> None:
         if not is_step_seen:  # another pool's, or of a scheduler of the user's own that has its own ends of steps
             settle(state)
         if state.engine is not None:
-            USAGE.add((now_ns, state.engine, "interval", in_use, state.total))
+            USAGE.add((now_ns, state.engine.number, "interval", in_use, state.total))
             if not is_step_seen:
                 THIS.flush()
 
@@ -155,7 +154,7 @@ def settle(state: PoolState, cause: str = "allocation") -> None:
     state.evictions = []
     count = len(cells) // CELLS
     if state.engine is not None:
-        EVICTIONS.add(f"%s,{state.engine},%s,%s,%s,{cause}\n" * count % tuple(cells))
+        EVICTIONS.add(f"%s,{state.engine.number},%s,%s,%s,{cause}\n" * count % tuple(cells))
     state.evicted += count
     if UNKNOWN in cells[2::CELLS]:
         cells = [
@@ -266,7 +265,8 @@ def prefix_cache_reset(result: bool, pool: Any) -> None:
     state.seldom = ""
     state.cached_free = 0
     if state.engine is not None:
-        STEPS.add(state.step_row(pool, monotonic_ns()))
+        STEP_CELLS.text = state.step_cells(pool)
+        add_row(state.engine, monotonic_ns())
         THIS.flush()
 
 
@@ -308,11 +308,9 @@ def count_lookup(manager: Any, request: Any, hit_tokens: int) -> None:
 
 def scheduler_made(result: None, scheduler: Any) -> None:
     """The pool of a scheduler is the KV cache of an engine; any other pool is not."""
-    global _engines
     state = state_of(scheduler.kv_cache_manager.block_pool)
     if state.engine is None:
-        state.engine = _engines
-        _engines += 1
+        state.engine = engine_of(scheduler)
 
 
 def request_preempted(result: Any, scheduler: Any) -> None:
@@ -333,10 +331,11 @@ def step_scheduled(scheduled: Any, scheduler: Any) -> None:
 
 
 def step_finished(outputs: dict[int, Any], scheduler: Any, scheduler_output: Any) -> None:
-    """The output of an engine step was processed: its row, and everything before it, goes to the kernel now."""
+    """The output of an engine step was processed: our cells of its row."""
     pool = scheduler.kv_cache_manager.block_pool
     state = _pools.get(id(pool)) or meet(pool)
-    now = monotonic_ns()
+    if state.engine is None:  # a scheduler that was there before us
+        state.engine = engine_of(scheduler)
     state.step += 1
     tokens = scheduler_output.total_num_scheduled_tokens
     if tokens:
@@ -350,13 +349,12 @@ def step_finished(outputs: dict[int, Any], scheduler: Any, scheduler_output: Any
         settle_others(take_dropped())
     if state.evictions:
         settle(state)
-    STEPS.add(state.step_row(pool, now))
+    STEP_CELLS.text = state.step_cells(pool)
     if state.peak > state.peak_reported:
         state.peak_reported = state.peak
-        USAGE.add((state.peak_time_ns, state.engine, "peak", state.peak, state.total))
+        USAGE.add((state.peak_time_ns, state.engine.number, "peak", state.peak, state.total))
     if len(_pools) > 1:
-        report_other_pools(now)
-    THIS.flush_step(STEP_STREAMS, now)
+        report_other_pools(monotonic_ns())
 
 
 def report_other_pools(now_ns: int) -> None:
@@ -379,10 +377,10 @@ def report_other_pools(now_ns: int) -> None:
 
 def after_fork() -> None:
     """A forked child has no pools of its own yet."""
-    global _engines, _pools_met
+    global _pools_met
     _pools.clear()
     _dropped.clear()
-    _engines = _pools_met = 0
+    _pools_met = 0
 
 
 POOL = "vllm.v1.core.block_pool"

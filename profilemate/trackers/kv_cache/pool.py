@@ -6,12 +6,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from profilemate.probe.engine_step import Engine
 from profilemate.probe.process import THIS
+from profilemate.schema.step_table import BASE
 from profilemate.trackers.kv_cache import events
 
-NUM_OFTEN = events.STEPS.columns.index(events.FIRST_SELDOM)
-STEP_ROW = "%s," * NUM_OFTEN + "%s\n"
-SELDOM_CELLS = ",".join(["%s"] * (len(events.STEPS.columns) - NUM_OFTEN))
+CELLS = events.STEPS.columns[len(BASE.columns) :]
+NUM_OFTEN = CELLS.index(events.FIRST_SELDOM)
+STEP_CELLS = "%s," * NUM_OFTEN + "%s"
+SELDOM_CELLS = ",".join(["%s"] * (len(CELLS) - NUM_OFTEN))
 
 UNKNOWN = None
 """Birth of a block that was handed out before ProfileMate saw the pool."""
@@ -31,7 +34,7 @@ class PoolState:
         self.evictions: list[Any] = []
         self.next_row = THIS.settings.log_interval
         self.step_at_row = -1
-        self.engine: int | None = None
+        self.engine: Engine | None = None
         self.allocated = self.touched = self.touched_free = self.released = 0
         self.freed = self.evicted = self.lifetime_ns = self.idle_ns = 0
         self.timed_evictions = self.failed_allocations = self.preemptions = self.resets = 0
@@ -52,13 +55,13 @@ class PoolState:
                 self.peak_time_ns = now_ns
                 self.seldom = ""
 
-    def step_row(self, pool: Any, now_ns: int) -> str:
-        """A row of kv_steps; the next step's peak begins with the blocks in use now."""
+    def step_cells(self, pool: Any) -> str:
+        """Our cells of the row of a step; the next step's peak begins with the blocks in use now."""
         free = pool.get_num_free_blocks()
         in_use = self.total - free
         step_peak, self.step_peak = self.step_peak, in_use
-        return STEP_ROW % (
-            now_ns, self.engine, self.step, self.total, in_use, self.cached_free, free - self.cached_free, step_peak,
+        return STEP_CELLS % (
+            self.total, in_use, self.cached_free, free - self.cached_free, step_peak,
             self.allocated, self.released, self.freed, self.evicted, self.lifetime_ns, self.idle_ns,
             self.timed_evictions, self.failed_allocations, self.operations, self.busy_steps, self.output_steps,
             self.scheduled_tokens, self.seldom or self.seldom_cells(),

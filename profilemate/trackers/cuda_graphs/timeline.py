@@ -6,12 +6,12 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 
-from profilemate.export import cells
+from profilemate.export.cells import number, seconds, word
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
 from profilemate.session.stream import Row
 from profilemate.session.views import GraphWorker, graph_workers
-from profilemate.trackers.cuda_graphs import events
+from profilemate.trackers.cuda_graphs import cells, events
 from profilemate.trackers.cuda_graphs.graph import Descriptor
 
 LARGEST_WINDOW = 10_000
@@ -73,7 +73,7 @@ def _cells(time_ns: int, engine: int, row: Row, latency_ns: int | None, clock: s
     step, forward = row[1:3]
     unpadded_tokens, unpadded_reqs, host_ns, graphs, _, fault = row[12:]
     return (
-        cells.seconds(time_ns), *cells.descriptor_cells(descriptor), cells.seconds(latency_ns), clock,
-        cells.seconds(host_ns), cells.number(unpadded_tokens), cells.number(unpadded_reqs), cells.number(graphs),
-        cells.number(step), cells.number(forward), cells.word(fault), *cells.further_cells(descriptor), str(engine),
+        seconds(time_ns), *cells.descriptor_cells(descriptor), seconds(latency_ns), clock,
+        seconds(host_ns), number(unpadded_tokens), number(unpadded_reqs), number(graphs),
+        number(step), number(forward), word(fault), *cells.further_cells(descriptor), str(engine),
     )  # fmt: skip
