@@ -36,7 +36,8 @@ class ProcessBuilder:
         self.folder.mkdir(parents=True)
         if record is not None:
             content = {
-                "format": names.FORMAT, "role": role, "roles": [role.split("_")[0]], "ranks": {}, "engine_index": 0, "host": "host",
+                "format": names.FORMAT, "role": role, "roles": [role.split("_")[0]], "ranks": {}, "engine_index": 0,
+                "host": "host",
                 "pid": pid, "start_time": pid * 100, "boot_id": BOOT, "vllm": "0.32.0",
                 "clock": {"wall_ns": CREATED_WALL_NS + SECOND, "monotonic_ns": CREATED_MONOTONIC_NS + SECOND},
                 "engine_config": {}, "hooks": [], **record,
