@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overhead import end_to_end, engine, graph_replay, python_start, scheduler_step, step_writes
+from overhead import all_trackers, end_to_end, engine, graph_replay, python_start, scheduler_step, step_writes
 from overhead.samples import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -11,6 +11,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     graph_replay.BENCHMARK,
     step_writes.BENCHMARK,
     end_to_end.BENCHMARK,
+    all_trackers.SCHEDULER,
+    all_trackers.SERVER,
     engine.COMPUTING,
     engine.REPLAYING,
 )

@@ -38,11 +38,12 @@ class Stream:
         self.detail = detail
         self.pending: deque[tuple[Any, ...] | str] = deque()
         self.add = self.pending.append
-        self.widen(())
         self.forget_file()
+        self.widen(())
 
     def widen(self, more: tuple[Field, ...]) -> None:
-        """Append columns to the table, before its file is begun."""
+        """Append columns to the table. A file that was begun without them ends here."""
+        self._ends_here = self.descriptor >= 0
         self.table = self.table._replace(fields=self.table.fields + more)
         self._line = ",".join(["%s"] * len(self.table.fields)) + "\n"
 
@@ -55,7 +56,7 @@ class Stream:
         self.rows = 0
         self.segments: list[Segment] = []
         self._next_segment = 1
-        self._torn = False
+        self._ends_here = False
 
     def close(self) -> None:
         """Close the file of this process, if it is open."""
@@ -87,7 +88,7 @@ class Stream:
         False where it is not that simple (no file yet, another segment due) or does not work; what was not written then
         waits still, for `take` and `write`.
         """
-        if self.descriptor < 0 or self._torn or self.num_bytes >= self.turn_at_bytes:
+        if self.descriptor < 0 or self._ends_here or self.num_bytes >= self.turn_at_bytes:
             return False
         text = self._joined()
         data = text.encode()
@@ -110,9 +111,9 @@ class Stream:
         The row that was cut off is taken off again. Where that fails too, the file ends there and the next row begins a
         new one: closed with a line end, the 1,10 of 1,1000 would pass for a row.
         """
-        if self._torn:
+        if self._ends_here:
             self.start_segment()
-            self._torn = False
+            self._ends_here = False
         if self.descriptor < 0:
             self._open(folder)
         written = os.write(self.descriptor, data)
@@ -132,7 +133,7 @@ class Stream:
             os.ftruncate(self.descriptor, self.num_bytes - torn_bytes)
             self.num_bytes -= torn_bytes
         except OSError:
-            self._torn = True
+            self._ends_here = True
 
     def _open(self, folder: str) -> None:
         self.path = os.path.join(folder, f"{self.table.name}.csv")
@@ -142,7 +143,7 @@ class Stream:
         except OSError:  # a file without its header would be unreadable: begin anew with the next write
             self.close()
             os.unlink(self.path)
-            self.num_bytes, self.rows, self._torn = 0, 0, False
+            self.num_bytes, self.rows, self._ends_here = 0, 0, False
             raise
 
     def start_segment(self) -> None:
