@@ -6,6 +6,13 @@ class ProfilingConfig:
 
     ENABLE_CUDA_GRAPH_TRACKING = True
     ENABLE_KV_CACHE_TRACKING = True
+    ENABLE_PREEMPTION_TRACKING = True
+    ENABLE_BATCH_UTILIZATION_TRACKING = True
+    ENABLE_FORWARD_PASS_TIMING = True
+    ENABLE_ENCODER_DECODER_TIMING = True
+    ENABLE_PREFIX_LOOKUP_TRACKING = False  # what each request found in the prefix cache, and why it missed the rest
+    ENABLE_MOE_EXPERT_TRACKING = False
+    ENABLE_BANDWIDTH_ESTIMATE = False  # bytes and operations of every forward pass, from the model's sizes
     LOG_INTERVAL = 100  # block operations between two rows of kv_cache_usage.csv
     OUTPUT_DIR = "/tmp/vllm_profiling"
 

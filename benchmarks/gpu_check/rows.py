@@ -41,13 +41,13 @@ class Rows:
 
     def passes(self, began_ns: int, ended_ns: int) -> list[Pass]:
         """What replayed graphs, or could have, in the window, in order of time."""
-        device = {row["forward"]: int(row["device_ns"]) for row in self.table("graph_latencies")}
+        device = {row["forward"]: int(row["device_ns"]) for row in self.table("forward_latencies")}
         main = [
             Pass(
                 int(row["time_ns"]), row["runtime_mode"], int(row["graphs"]), int(row["num_tokens"] or 0),
                 int(row["host_ns"]) if row["host_ns"] else None, device.get(row["forward"]),
             )
-            for row in self.between("graph_dispatches", began_ns, ended_ns)
+            for row in self.between("forward_passes", began_ns, ended_ns)
         ]  # fmt: skip
         other = [
             Pass(int(row["time_ns"]), row["runtime_mode"], int(row["graphs"]), is_main=False)

@@ -132,7 +132,7 @@ def judge_oracles(stage: Stage, sides: Sides) -> list[Check]:
         compare.replays(passes, with_us),
         *(compare.device_time(passes, with_us, mode) for mode in ("FULL", "PIECEWISE") if mode in stage.modes),
         compare.captures(rows.table("graph_captures"), ours.result),
-        compare.dispatches(rows.table("graph_dispatches"), ours.result["stats"]),
+        compare.dispatches(rows.table("forward_passes"), ours.result["stats"]),
         compare.check_mode(rows.table("graph_phases")),
         compare.kv_cache(rows.table("engine_steps"), ours.result["kv"]),
         compare.synchronisations(with_us, window["calls"], without, bare.result["window"]["calls"]),
@@ -167,7 +167,7 @@ def judge_throughput(stage: Stage, sides: Sides) -> list[Check]:
     with_us, without = sides
     rates = [[max(run.result["rates"]) for run in side] for side in (with_us, without)]
     turns = [turn for run in with_us for turn in run.result["turns"]]
-    times = [int(row["time_ns"]) for run in with_us for row in Rows(run.sessions).table("graph_dispatches")]
+    times = [int(row["time_ns"]) for run in with_us for row in Rows(run.sessions).table("forward_passes")]
     return [
         runner(stage, with_us[0]),
         compare.sides(with_us[0].result, without[0].result),

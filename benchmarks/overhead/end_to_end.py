@@ -127,7 +127,7 @@ def check_session(folder: Path) -> str:
 
     session = streams.only_session(folder / "sessions")
     steps = streams.all_rows(session, "engine_steps", "EngineCore")
-    passes = streams.all_rows(session, "graph_dispatches", "Worker")
+    passes = streams.all_rows(session, "forward_passes", "Worker")
     if not steps or not passes:
         raise RuntimeError("the profiled server recorded nothing")
     return f"{len(steps)}"

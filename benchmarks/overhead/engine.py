@@ -139,7 +139,7 @@ def check_session(folder: Path) -> None:
     import streams
 
     session = streams.only_session(folder)
-    if not streams.all_rows(session, "engine_steps") or not streams.all_rows(session, "graph_dispatches"):
+    if not streams.all_rows(session, "engine_steps") or not streams.all_rows(session, "forward_passes"):
         raise RuntimeError("the engine's steps were not recorded")
     failed = [row for row in streams.all_rows(session, "health") if row["failures"] != "0"]
     if failed:

@@ -72,6 +72,21 @@ def sample_tokens(self: Any, grammar_output: Any) -> None:
     """No drafter, nothing to sample."""
 
 
+def decode_step() -> Any:
+    """A SchedulerOutput in which every request generates one token."""
+    from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
+
+    names = [f"request-{number}" for number in range(TOKENS)]
+    cached = CachedRequestData.make_empty()
+    cached.req_ids, cached.num_output_tokens = names, [1] * TOKENS
+    cached.num_computed_tokens = [100] * TOKENS
+    scheduled = SchedulerOutput.make_empty()
+    scheduled.scheduled_cached_reqs = cached
+    scheduled.num_scheduled_tokens = dict.fromkeys(names, 1)
+    scheduled.total_num_scheduled_tokens = TOKENS
+    return scheduled
+
+
 METHODS = {
     "_determine_batch_execution_and_padding": determine_batch,
     "_model_forward": model_forward,
@@ -99,10 +114,11 @@ def make_runner() -> Any:
     runner.bench_batch = BatchDescriptor(num_tokens=TOKENS)
     runner.bench_tensor = torch.zeros(TOKENS)
     runner.bench_ns = 0
+    runner.bench_step = decode_step()
     runner.bench_pieces = [
         CUDAGraphWrapper(lambda tensor: tensor, runner.vllm_config, runner.bench_mode) for _ in range(PIECES)
     ]
-    runner.execute_model(None)
+    runner.execute_model(runner.bench_step)
     captured = [len(piece.concrete_cudagraph_entries) for piece in runner.bench_pieces]
     if captured != [1] * PIECES:
         raise RuntimeError(f"vLLM's wrappers captured {captured} graphs")

@@ -41,13 +41,13 @@ class Block(NamedTuple):
 def run_block(runner: Any, count: int) -> Block:
     """Run forwards one after another."""
     for _ in range(SETTLING):
-        runner.execute_model(None)
+        runner.execute_model(runner.bench_step)
         runner.sample_tokens(None)
     calls, passes = [], []
     cpu = time.process_time()
     for _ in range(count):
         began = time.perf_counter_ns()
-        runner.execute_model(None)
+        runner.execute_model(runner.bench_step)
         runner.sample_tokens(None)
         passes.append(time.perf_counter_ns() - began)
         calls.append(runner.bench_ns)
@@ -73,7 +73,7 @@ def check_rows(folder: str, size: Size) -> None:
     """What was timed must have been recorded: every forward with all its pieces."""
     import streams
 
-    rows = streams.all_rows(streams.only_session(Path(folder)), "graph_dispatches")
+    rows = streams.all_rows(streams.only_session(Path(folder)), "forward_passes")
     expected = size.rounds * (size.forwards + SETTLING)
     if len(rows) != expected or {row["graphs"] for row in rows} != {str(forwards.PIECES)}:
         raise RuntimeError(f"{len(rows)} forwards recorded out of {expected}")

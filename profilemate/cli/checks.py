@@ -19,8 +19,8 @@ from profilemate.boot import is_switched_off
 from profilemate.cli.interpreter import environment_of, ignores_python_path, script_interpreter
 from profilemate.cli.locate import PACKAGE, injection_folder, own_command, profiling_config
 from profilemate.probe import folders
-from profilemate.probe.settings import Settings, load
-from profilemate.trackers import DEFAULT
+from profilemate.probe.settings import Settings, is_file, is_users, load, with_absolute_paths
+from profilemate.trackers import DEFAULT, NAMES
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 START_TIMEOUT_SECONDS = 60
@@ -93,7 +93,13 @@ def settings_are_good(environ: Mapping[str, str]) -> list[Check]:
         text = "all trackers are off, so a session records nothing"
         return [Check("settings", FAILURE, text, "set PROFILEMATE_TRACKERS, or ENABLE_* in sitecustomize.py")]
     off = sorted(set(DEFAULT) - set(settings.trackers))
-    warnings = (*settings.warnings, *(f"{name} is off: its files will be empty" for name in off))
+    users = [word for word in settings.trackers if is_users(word)]
+    gone = [word for word in users if is_file(word) and not os.path.isfile(word)]
+    warnings = (
+        *settings.warnings,
+        *(f"{name} is off: its files will be empty" for name in off),
+        *(f"the tracker {word} is not there" for word in gone),
+    )
     return [Check("settings", WARNING, text, "correct or unset the setting") for text in warnings] or [
         Check("settings", OK, "all settings are understood")
     ]
@@ -282,7 +288,7 @@ def hooks_fit(environ: Mapping[str, str]) -> list[Check]:
         try:
             done = subprocess.run(
                 [sys.executable, "-c", ASK_HOOKS, str(out)],
-                env={**environ, "PYTHONPATH": path, "PROFILEMATE_ENABLE": "0"},
+                env={**environ, **with_absolute_paths(environ), "PYTHONPATH": path, "PROFILEMATE_ENABLE": "0"},
                 cwd=folder,
                 capture_output=True,
                 timeout=IMPORT_TIMEOUT_SECONDS,
@@ -303,12 +309,12 @@ def hook_checks(fits: list[dict[str, object]]) -> list[Check]:
     """One line for the hooks that fit and one for each that does not; a tracker without any hook is a failure."""
     wrong = [fit for fit in fits if not fit["fits"]]
     checks = [Check("hooks", OK, f"{len(fits) - len(wrong)} of {len(fits)} hooks fit this vLLM")]
+    ours = {"probe", *NAMES}
     for fit in wrong:
         text = f"{fit['name']} ({fit['target']}): {fit['reason']}"
-        checks.append(
-            Check("hooks", WARNING, text, "its numbers will be missing; a newer ProfileMate may know this vLLM")
-        )
-    for tracker in sorted({str(fit["tracker"]) for fit in fits}):
+        remedy = "a newer ProfileMate may know this vLLM" if fit["tracker"] in ours else "see docs/adding-a-tracker.md"
+        checks.append(Check("hooks", WARNING, text, f"its numbers will be missing; {remedy}"))
+    for tracker in sorted({str(fit["tracker"]) for fit in fits} & ours):
         if not any(_records(fit) for fit in fits if fit["tracker"] == tracker):
             checks.append(Check("hooks", FAILURE, f"no hook of {tracker} fits", "use a vLLM from 0.11 on"))
     return checks

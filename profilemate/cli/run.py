@@ -17,7 +17,7 @@ from pathlib import Path
 from profilemate.cli.locate import injection_folder, own_command, profiling_config, with_folder_first
 from profilemate.cli.summary import short_summary
 from profilemate.probe import folders
-from profilemate.probe.settings import Settings, load
+from profilemate.probe.settings import Settings, load, with_absolute_paths
 from profilemate.schema import names
 from profilemate.session.errors import SessionError
 
@@ -43,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("--dir", metavar="FOLDER", help="where the session goes (default /tmp/vllm_profiling)")
     parser.add_argument("--log-interval", metavar="N", help="block operations between two rows of kv_cache_usage.csv")
-    parser.add_argument("--trackers", metavar="A,B", help="only these trackers")
+    parser.add_argument(
+        "--trackers",
+        metavar="A,B",
+        help="only these trackers: names, default, all, -NAME, or a file of yours (./mine.py)",
+    )
     parser.add_argument(
         "--check-replays", action="store_true", help="count replays at torch.cuda.CUDAGraph and report unexplained ones"
     )
@@ -121,6 +125,7 @@ def child_environment(environment: dict[str, str], session: str, settings: Setti
     """The command's environment: profiling on, this session, our sitecustomize in front."""
     return {
         **environment,
+        **with_absolute_paths(environment),
         "PROFILEMATE_ENABLE": "1",
         "PROFILEMATE_DIR": settings.directory,
         names.ENV_SESSION: session,

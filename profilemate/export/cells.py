@@ -16,6 +16,14 @@ def seconds(nanoseconds: int | None) -> str:
     return f"{sign}{rounded // 1_000_000}.{rounded % 1_000_000:06d}"
 
 
+def milliseconds(nanoseconds: int | None) -> str:
+    """Milliseconds with six decimals, which is every nanosecond; empty where unknown."""
+    if nanoseconds is None:
+        return ""
+    sign, whole = ("-" if nanoseconds < 0 else ""), abs(nanoseconds)
+    return f"{sign}{whole // 1_000_000}.{whole % 1_000_000:06d}"
+
+
 def number(value: int | None) -> str:
     """An integer; empty where unknown."""
     return "" if value is None else str(value)

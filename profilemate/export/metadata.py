@@ -32,7 +32,7 @@ def metadata(analysis: Analysis, files: Mapping[str, int], notes: list[str], fin
         "settings": dict(info.settings),
         "files": dict(files),
         "notes": notes,
-        "findings": [finding for part in analysis.parts for finding in part.view.findings(part.result)],
+        "findings": list(dict.fromkeys(one for part in analysis.parts for one in part.view.findings(part.result))),
         "faults": [str(fault) for fault in analysis.session.faults.list()],
         "gaps": [
             {"process": row.process, "table": row.table, "reason": row.reason, "rows": row.rows}

@@ -16,6 +16,7 @@ from profilemate.session.views import GraphWorker, graph_workers
 from profilemate.trackers.cuda_graphs import events as graph_events
 from profilemate.trackers.cuda_graphs.tally import MAIN, newest_totals
 from profilemate.trackers.kv_cache import events as kv_events
+from profilemate.trackers.view import was_on
 
 SAMPLES_PER_SERIES = 2000
 CLOSEST_SAMPLES_NS = 1_000_000_000
@@ -113,34 +114,38 @@ REPLAYS = Metric("", "graph_replays", True, "Forward passes that replayed a CUDA
 FORWARDS = Metric("", "forward_passes", True, "Serving forward passes of the main model.")
 
 
+ANY_PASS = graph_events.PASSES._replace(present="")
+"""Rows of passes whether or not the graph tracker contributed to them."""
+
+
 def _graph_points(session: Session, worker: GraphWorker) -> Iterator[tuple[int, int, dict[str, int]]]:
     """(time, forward passes, replays by mode), cumulative; where old rows are gone it begins with the totals."""
     columns = ("time_ns", "forward", "runtime_mode", "graphs")
-    rows = session.rows(worker.process, graph_events.DISPATCHES, *columns)
+    rows = session.rows(worker.process, ANY_PASS, *columns)
     block = newest_totals(session, worker.process)
     replays = {"FULL": 0, "PIECEWISE": 0}
-    forwards, through = 0, -1
+    through = 0
     if block:
-        forwards = through = block.through_forward
+        through = block.through_forward
         for row in block.rows:
             if row[2] == MAIN and row[3] in replays and row[13]:
                 replays[row[3]] += row[12] or 0
-        yield block.time_ns, forwards, dict(replays)
+        yield block.time_ns, through, dict(replays)
     for time_ns, forward, mode, graphs in rows:
         if forward > through:
-            forwards += 1
             if graphs and mode in replays:
                 replays[mode] += 1
-            yield time_ns, forwards, replays
+            yield time_ns, forward, replays
 
 
 def _add_graphs(analysis: Analysis, samples: Samples) -> None:
+    has_graphs = was_on(analysis.session, "cuda_graphs")
     for worker in graph_workers(analysis.session):
         points = ((time, count, dict(modes)) for time, count, modes in _graph_points(analysis.session, worker))
         for time_ns, forwards, replays in thinned(points, _spacing(analysis)):
             at, engine = worker.process.at(time_ns), {"engine": str(worker.engine)}
             samples.add(FORWARDS, engine, forwards, at)
-            for mode, count in replays.items():
+            for mode, count in replays.items() if has_graphs else ():
                 samples.add(REPLAYS, {**engine, "runtime_mode": mode}, count, at)
 
 

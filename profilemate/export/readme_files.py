@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from profilemate import __version__
 from profilemate.export import retention
-from profilemate.export.analysis import Analysis, TrackerPart, analyze
+from profilemate.export.analysis import Analysis, analyze
 from profilemate.export.atomic import remove_left_overs, replacing
 from profilemate.export.metadata import metadata
 from profilemate.export.notes import completeness_notes, empty_file_note
+from profilemate.export.user_files import clashes, user_rows, user_tables
 from profilemate.schema import names
 from profilemate.session.records import read_json
 from profilemate.session.session import Session
-from profilemate.trackers.view import CsvFile, shown_trackers, view_of
+from profilemate.trackers.view import Cells, shown_trackers, view_of
 
 
 def file_names(session: Session) -> list[str]:
     """The files that this session has, metadata.json last."""
     views = [view_of(tracker.name) for tracker in shown_trackers(session)]
     csv_files = [file.name for view in views for file in view.csv_files]
+    csv_files += [table.file for table in user_tables(session)]
     return [*csv_files, *(file.name for view in views for file in view.text_files), names.METADATA_FILE]
 
 
@@ -39,7 +42,9 @@ def write(session: Session, output: Path | None = None) -> dict[str, Any]:
     files: dict[str, int] = {}
     for part in analysis.parts:
         for file in part.view.csv_files:
-            files[file.name] = _write_csv(folder / file.name, session, part, file)
+            files[file.name] = _write_csv(folder / file.name, file.header, part.rows(session, file))
+    for table in user_tables(session):
+        files[table.file] = _write_csv(folder / table.file, table.header, user_rows(session, table))
     record = _record(analysis, files, fingerprint)
     for part in analysis.parts:
         for text_file in part.view.text_files:
@@ -51,14 +56,14 @@ def write(session: Session, output: Path | None = None) -> dict[str, Any]:
     return record
 
 
-def _write_csv(path: Path, session: Session, part: TrackerPart, file: CsvFile) -> int:
-    rows = 0
+def _write_csv(path: Path, header: Cells, rows: Iterable[Cells]) -> int:
+    count = 0
     with replacing(path) as text:
-        text.write(",".join(file.header) + "\n")
-        for cells in part.rows(session, file):
+        text.write(",".join(header) + "\n")
+        for cells in rows:
             text.write(",".join(cells) + "\n")
-            rows += 1
-    return rows
+            count += 1
+    return count
 
 
 def _record(analysis: Analysis, files: dict[str, int], fingerprint: str) -> dict[str, Any]:
@@ -68,7 +73,9 @@ def _record(analysis: Analysis, files: dict[str, int], fingerprint: str) -> dict
         for file in part.view.csv_files
         if files.get(file.name) == 0
     ]
-    return metadata(analysis, files, notes + completeness_notes(analysis), fingerprint)
+    notes += completeness_notes(analysis) + clashes(analysis.session)
+    record = metadata(analysis, files, notes, fingerprint)
+    return {**record, "user_files": [table.file for table in user_tables(analysis.session)]}
 
 
 def _fingerprint(session: Session) -> str:

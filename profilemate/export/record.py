@@ -6,7 +6,7 @@ from profilemate.export.analysis import Analysis
 from profilemate.export.values import in_seconds, rounded
 from profilemate.session.health import Health, HookHealth
 from profilemate.session.own_cost import ProcessCost
-from profilemate.trackers.view import Record
+from profilemate.trackers.view import OFF, Record, was_on
 
 NAMED_HOOKS = 40
 
@@ -14,7 +14,10 @@ NAMED_HOOKS = 40
 def summary_record(analysis: Analysis) -> Record:
     """Every tracker's part, under its name, then health and own cost."""
     return {
-        **{part.name: part.view.record(part.result) for part in analysis.parts},
+        **{
+            part.name: part.view.record(part.result) if was_on(analysis.session, part.name) else OFF
+            for part in analysis.parts
+        },
         "health": health_record(analysis.health),
         "own_cost": [own_cost_record(cost) for cost in analysis.own_cost],
     }

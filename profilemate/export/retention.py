@@ -17,29 +17,25 @@ from functools import cache
 from pathlib import Path
 
 from profilemate.export.atomic import replacing
+from profilemate.export.user_files import STREAM, is_users_stream, our_files, our_tables
 from profilemate.schema import names
 from profilemate.session.alive import has_ended
 from profilemate.session.errors import SessionError
 from profilemate.session.find import sessions_in
-from profilemate.session.records import read_json
+from profilemate.session.records import items_of, read_json
 from profilemate.session.session import Session, process_folders
 from profilemate.trackers import NAMES
-from profilemate.trackers.view import tables_of, view_of
+from profilemate.trackers.view import view_of
 
 DEFAULT_CAP_BYTES = 10 << 30
 TRIMMED_FILE = "detail_removed.json"
 _STREAM = re.compile(r"(\w+?)(?:\.\d{1,9})?\.csv")
 
 
-def _is_detail(name: str) -> bool:
-    """Whether it is a file of a tracker's stream, whose totals stand in the session's files."""
-    found = _STREAM.fullmatch(name)
-    return found is not None and found[1] in _tables()
-
-
-@cache
-def _tables() -> frozenset[str]:
-    return frozenset(table.name for tracker in NAMES for table in tables_of(tracker))
+def _is_detail(path: Path) -> bool:
+    """Whether it is a file of a tracker's stream, whose totals stand in the session's files; or of one of the user's own."""
+    found = _STREAM.fullmatch(path.name)
+    return found is not None and (found[1] in our_tables() or is_users_stream(path))
 
 
 @cache
@@ -108,7 +104,16 @@ def _enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], 
 
 def event_files(path: Path) -> list[str]:
     """The exported files with a row for each event that are still there."""
-    return [name for name in _event_file_names() if (path / name).exists()]
+    return [name for name in (*_event_file_names(), *_users_files(path)) if (path / name).exists()]
+
+
+def _users_files(path: Path) -> list[str]:
+    """Files that were exported of the user's own trackers, as metadata.json names them."""
+    try:
+        named = items_of(read_json(path / names.METADATA_FILE).get("user_files"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in named if isinstance(name, str) and STREAM.fullmatch(name) and name not in our_files()]
 
 
 @contextmanager
@@ -174,7 +179,9 @@ def remove_detail(path: Path) -> int:
 def _detail_files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return sorted(
-            Path(entry.path) for entry in entries if _is_detail(entry.name) and entry.is_file(follow_symlinks=False)
+            Path(entry.path)
+            for entry in entries
+            if entry.is_file(follow_symlinks=False) and _is_detail(Path(entry.path))
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from profilemate.export.words import count_text, indented, names_text, seconds_text
 from profilemate.session.records import items_of, table_of, text
 from profilemate.trackers import NAMES
-from profilemate.trackers.view import View, view_of
+from profilemate.trackers.view import OFF, View, lines_of, view_of
 
 COSTLIEST = 3
 
@@ -17,7 +17,7 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
     summary = table_of(record.get("summary"))
     lines = session_lines(record)
     for tracker, view in _views(summary):
-        lines += ["", view.heading, *indented(view.lines(table_of(summary.get(tracker))))]
+        lines += ["", view.heading, *indented(lines_of(view, table_of(summary.get(tracker))))]
     return [
         *lines,
         "",
@@ -32,14 +32,14 @@ def summary_lines(record: dict[str, Any]) -> list[str]:
 def short_lines(record: dict[str, Any]) -> list[str]:
     """The most important lines of each tracker, for the end of a run."""
     summary = table_of(record.get("summary"))
-    lines = [
-        line
-        for tracker, view in _views(summary)
-        for line in view.lines(table_of(summary.get(tracker)))[: view.num_short_lines]
-    ]
+    lines = [line for tracker, view in _views(summary) for line in _short(view, table_of(summary.get(tracker)))]
     health = health_lines(record)
     more = [f"{len(health) - 1} more remarks: profilemate summary"] if len(health) > 2 else health[1:2]
     return [session_lines(record)[0], *indented([*lines, *health[:1], *more])]
+
+
+def _short(view: View, record: dict[str, Any]) -> list[str]:
+    return [] if record == OFF else view.lines(record)[: view.num_short_lines]
 
 
 def _views(summary: dict[str, Any]) -> list[tuple[str, View]]:

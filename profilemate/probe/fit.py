@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import NamedTuple
 
-from profilemate.probe import engine_step
+from profilemate.probe import engine_step, user_tracker
 from profilemate.probe.hook import Hook, misfit
 from profilemate.probe.install import is_optional, probe_hooks, tracker_hooks
+from profilemate.probe.settings import is_users, load
 from profilemate.trackers import NAMES
 
 
@@ -22,13 +24,31 @@ class HookFit(NamedTuple):
 
 
 def all_hooks() -> list[Hook]:
-    """The hooks of the probe and of every tracker, on or off."""
-    return [*probe_hooks(), *(hook for name in NAMES for hook in tracker_hooks(name)), engine_step.STEP_END]
+    """The hooks of the probe and of every tracker, on or off; one that several trackers need is there once."""
+    found: dict[str, Hook] = {}
+    for hook in (*probe_hooks(), *(hook for name in NAMES for hook in tracker_hooks(name)), engine_step.STEP_END):
+        found.setdefault(hook.name, hook)
+    return list(found.values())
 
 
 def fit_report() -> list[HookFit]:
     """Import every target module and try every hook, without putting one in. Slow: it imports torch and vLLM."""
-    return [_fit(hook) for hook in all_hooks()]
+    hooks = all_hooks()
+    users, refused = _users_hooks({hook.name for hook in hooks})
+    return [*refused, *(_fit(hook) for hook in [*hooks, *users])]
+
+
+def _users_hooks(taken: set[str]) -> tuple[list[Hook], list[HookFit]]:
+    """The hooks of the user's own trackers, as the environment names them, and those that cannot be loaded."""
+    hooks: list[Hook] = []
+    refused: list[HookFit] = []
+    for word in filter(is_users, load(os.environ).trackers):
+        name = user_tracker.name_of(word)
+        try:
+            hooks += user_tracker.load(word, taken | {hook.name for hook in hooks}).hooks
+        except (Exception, SystemExit) as error:
+            refused.append(HookFit(name, name, word, False, user_tracker.why(error)))
+    return hooks, refused
 
 
 def _fit(hook: Hook) -> HookFit:

@@ -23,6 +23,9 @@ def read(source: Any, path: str) -> Any:
 
 ENGINE_CONFIG = {
     "model": "model_config.model",
+    "model_type": "model_config.hf_config.model_type",
+    "is_multimodal": "model_config.is_multimodal_model",
+    "is_encoder_decoder": "model_config.is_encoder_decoder",
     "dtype": "model_config.dtype",
     "max_model_len": "model_config.max_model_len",
     "enforce_eager": "model_config.enforce_eager",

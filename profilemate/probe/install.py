@@ -8,16 +8,20 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from profilemate.probe import cost, engine_step, phase
+from profilemate.probe import cost, engine_step, phase, user_tracker
 from profilemate.probe.finder import TargetFinder
 from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
 from profilemate.probe.pace import SHORTEST_PAUSE_NS, pause_ns
 from profilemate.probe.process import THIS, tell
-from profilemate.probe.settings import load
+from profilemate.probe.settings import is_users, load, with_absolute_paths
 from profilemate.schema.probe_tables import HEALTH
 from profilemate.trackers import NAMES
 
 states: dict[str, HookState] = {}
+users: dict[str, user_tracker.UserTracker] = {}
+refused: dict[str, str] = {}
+"""Trackers of the user's that could not be loaded, and why."""
+
 sampler = cost.Sampler()
 _finder: TargetFinder | None = None
 _next_health_ns = 0
@@ -45,10 +49,14 @@ def begin(config: Any = None) -> None:
     if _finder is not None:
         return
     THIS.settings = load(os.environ, config)
+    os.environ.update(with_absolute_paths(os.environ))  # for children that begin in another folder
     for hook in probe_hooks():
         states[hook.name] = HookState(hook, failure_noted)
     for tracker in THIS.settings.trackers:
-        add_tracker(tracker)
+        if is_users(tracker):
+            add_user_tracker(tracker)
+        else:
+            add_tracker(tracker)
     for hook in engine_step.hooks():
         states[hook.name] = HookState(hook, failure_noted)
     THIS.cost_bias = cost.calibrate()
@@ -75,13 +83,33 @@ def add_tracker(tracker: str) -> None:
     """
     try:
         for hook in tracker_hooks(tracker):
-            states[hook.name] = HookState(hook, failure_noted)
+            states.setdefault(hook.name, HookState(hook, failure_noted))  # those that several trackers need go in once
         module = sys.modules.get(tracker_module(tracker))
         for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
             if hasattr(module, name):
                 calls.append(getattr(module, name))
     except Exception as error:
         THIS.warnings.append(f"tracker {tracker} is off: {type(error).__name__}: {error}")
+
+
+def add_user_tracker(word: str) -> None:
+    """Load a file or module of the user's. One that cannot be used is off, with nothing of it left, and the records say why.
+
+    `after_fork`, `before_flush` and `write_totals` are optional there.
+    """
+    try:
+        tracker = users[word] = user_tracker.load(word, set(states))
+        user_tracker.adopt(tracker)
+    except (Exception, SystemExit) as error:
+        refused[word] = user_tracker.why(error)
+        THIS.warnings.append(f"tracker {word} is off: {refused[word]}")
+        return
+    for hook in tracker.hooks:
+        states[hook.name] = HookState(hook, failure_noted)
+    for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
+        function = getattr(tracker.module, name, None)
+        if function is not None:
+            calls.append(user_tracker.Guarded(tracker.name, name, function))
 
 
 def _is_importing(module: Any) -> bool:
@@ -129,6 +157,10 @@ def remove_all() -> None:
     THIS.writer.before_drop.clear()
     atexit.unregister(last_words)
     states.clear()
+    for tracker in users.values():
+        sys.modules.pop(tracker.module.__name__, None)
+    users.clear()
+    refused.clear()
     sampler.forget()
     _finder = None
 
@@ -172,6 +204,9 @@ def hook_records() -> list[dict[str, Any]]:
             records.append(
                 {"name": name, "tracker": name, "target": "", "state": "tracker_off", "reason": "by setting"}
             )
+    for word, reason in refused.items():
+        name = user_tracker.name_of(word)
+        records.append({"name": name, "tracker": name, "target": word, "state": "does_not_fit", "reason": reason})
     return records
 
 
@@ -223,5 +258,7 @@ def after_fork() -> None:
             module = sys.modules.get(tracker_module(tracker))
             if module is not None:
                 module.after_fork()
+        for users_own in users.values():
+            user_tracker.Guarded(users_own.name, "after_fork", getattr(users_own.module, "after_fork", list))()
     except Exception:
         THIS.off = True

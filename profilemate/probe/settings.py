@@ -20,6 +20,9 @@ class Settings(NamedTuple):
     trackers: tuple[str, ...] = DEFAULT
     check_replays: bool = False
     device_timing_every: int = 10
+    cpu_operation_rows_every: int = 10
+    moe_coselection: bool = False
+    measure_peak: bool = False
     session_cap_bytes: int = 2 << 30
     folder_cap_bytes: int = 10 << 30
     disk_floor_bytes: int = 1 << 30
@@ -65,27 +68,76 @@ def _size(text: str) -> int:
 
 
 SETS = {"default": DEFAULT, "all": NAMES}
+TRACKERS_VARIABLE = "PROFILEMATE_TRACKERS"
+
+
+def is_file(word: str) -> bool:
+    """Whether a word among the trackers is the path of a user's file."""
+    return word.endswith(".py") or os.sep in word
+
+
+def is_module(word: str) -> bool:
+    """Whether it is a user's module: one with a point in its name, so that a misspelt tracker is none."""
+    return "." in word and all(part.isidentifier() for part in word.split("."))
+
+
+def is_users(word: str) -> bool:
+    """Whether a tracker is the user's own and not a folder of ours."""
+    return word not in NAMES and (is_file(word) or is_module(word))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _absolute(word: str) -> str:
+    return os.path.abspath(os.path.expanduser(word)) if is_file(word) and not word.startswith("-") else word
+
+
+def with_absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variable that names the trackers, where its paths have to hold in another folder; empty where nothing changes."""
+    text = environ.get(TRACKERS_VARIABLE, "")
+    absolute = ",".join(map(_absolute, _words(text)))
+    return {TRACKERS_VARIABLE: absolute} if absolute != ",".join(_words(text)) else {}
 
 
 def _trackers(text: str) -> tuple[str, ...]:
-    """Names of trackers, in their own order: "default,moe_routing", "all,-kv_cache", "-kv_cache" of the default."""
+    """Trackers in their own order, then the user's files and modules in the order given, paths made absolute.
+
+    "default,moe_routing", "all,-kv_cache", "-kv_cache" of the default, "default,./mine.py".
+    """
     chosen: set[str] = set(DEFAULT if text.startswith("-") else ())
-    for word in (word.strip() for word in text.split(",")):
+    users: dict[str, None] = {}
+    for word in _words(text):
+        if is_users(word) and not word.startswith("-"):
+            users[_absolute(word)] = None
+            continue
         name = word.removeprefix("-")
         found = SETS.get(name, (name,)) if name else ()
         if not set(found) <= set(NAMES):
             raise ValueError(word)
         chosen = chosen - set(found) if word.startswith("-") else chosen | set(found)
-    return tuple(name for name in NAMES if name in chosen)
+    return (*(name for name in NAMES if name in chosen), *users)
 
 
 VARIABLES = (
     Variable("directory", "PROFILEMATE_DIR", "VLLM_PROFILING_DIR", str, "a folder"),
     Variable("verbose", "PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE", _switch, "0 or 1"),
     Variable("log_interval", "PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL", _positive, "a number from 1"),
-    Variable("trackers", "PROFILEMATE_TRACKERS", None, _trackers, "names out of " + ", ".join((*SETS, *NAMES))),
+    Variable(
+        "trackers",
+        TRACKERS_VARIABLE,
+        None,
+        _trackers,
+        "names out of " + ", ".join((*SETS, *NAMES)) + ", or a file (./mine.py) or module (my.tracker) of your own",
+    ),
     Variable("check_replays", "PROFILEMATE_CHECK_REPLAYS", None, _switch, "0 or 1"),
     Variable("device_timing_every", "PROFILEMATE_DEVICE_TIMING_EVERY", None, _count, "a number; 0 for no device times"),
+    Variable(
+        "cpu_operation_rows_every", "PROFILEMATE_CPU_OPERATION_ROWS_EVERY", None, _count, "a number; 0 for no rows"
+    ),
+    Variable("moe_coselection", "PROFILEMATE_MOE_COSELECTION", None, _switch, "0 or 1"),
+    Variable("measure_peak", "PROFILEMATE_MEASURE_PEAK", None, _switch, "0 or 1"),
     Variable("session_cap_bytes", "PROFILEMATE_SESSION_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("folder_cap_bytes", "PROFILEMATE_FOLDER_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("disk_floor_bytes", "PROFILEMATE_DISK_FLOOR", None, _size, "bytes, or a number with K, M or G"),

@@ -183,7 +183,7 @@ def info_from_name(folder: Path) -> ProcessInfo:
     parts = [*folder.name.split("."), "", "", "", ""]
     role, host, pid, start = parts[:4]
     roles: list[str] = [kind for kind in ("APIServer", "LLM", "EngineCore", "Worker") if role.split("_")[0] == kind]
-    for kind, table in (("EngineCore", "engine_steps"), ("Worker", "graph_dispatches"), ("Worker", "graph_captures")):
+    for kind, table in (("EngineCore", "engine_steps"), ("Worker", "forward_passes"), ("Worker", "graph_captures")):
         if kind not in roles and (folder / f"{table}.csv").exists():
             roles.append(kind)
     numbers = [int(part) if part.isdecimal() and len(part) < 19 else 0 for part in (pid, start)]

@@ -63,7 +63,7 @@ def missing_ranks(session: Session) -> tuple[str, ...]:
         if worker.process.rank("tp") or worker.process.rank("pp") < stages - 1:
             findings.append(
                 f"engine {worker.engine}: tensor-parallel rank 0 of the last pipeline stage was not recorded; "
-                f"the graph files show {worker.process.role} (tp {ranks.get('tp', 0)}, pp {ranks.get('pp', 0)})"
+                f"its files show {worker.process.role} (tp {ranks.get('tp', 0)}, pp {ranks.get('pp', 0)})"
             )
     return tuple(findings)
 

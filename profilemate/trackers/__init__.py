@@ -18,8 +18,17 @@ class Tracker(NamedTuple):
 
 
 TRACKERS = (
+    Tracker("forward_passes", "ENABLE_FORWARD_PASS_TIMING", "forward pass timing", "Worker"),
     Tracker("cuda_graphs", "ENABLE_CUDA_GRAPH_TRACKING", "CUDA graph tracking", "Worker"),
+    Tracker("engine_steps", "ENABLE_BATCH_UTILIZATION_TRACKING", "engine step tracking", "EngineCore"),
     Tracker("kv_cache", "ENABLE_KV_CACHE_TRACKING", "KV cache tracking", "EngineCore"),
+    Tracker("requests", "ENABLE_PREEMPTION_TRACKING", "request and preemption tracking", "EngineCore"),
+    Tracker(
+        "prefix_lookups", "ENABLE_PREFIX_LOOKUP_TRACKING", "prefix-cache lookups", "EngineCore", on_by_default=False
+    ),
+    Tracker("encoder_decoder", "ENABLE_ENCODER_DECODER_TIMING", "encoder timing", "Worker"),
+    Tracker("moe_routing", "ENABLE_MOE_EXPERT_TRACKING", "MoE routing", "Worker", on_by_default=False),
+    Tracker("bandwidth", "ENABLE_BANDWIDTH_ESTIMATE", "bandwidth and compute estimate", "Worker", on_by_default=False),
 )
 
 NAMES = tuple(tracker.name for tracker in TRACKERS)

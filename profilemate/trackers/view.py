@@ -17,6 +17,10 @@ Record = dict[str, Any]
 """Plain data, as it stands in metadata.json."""
 
 
+OFF: Record = {"off": True}
+"""What stands for the record of a tracker that no process of the session ran: nothing was counted, which is not zero."""
+
+
 def _no_reason(config: Mapping[str, object]) -> str:
     return ""
 
@@ -67,6 +71,11 @@ class View:
     text_files: tuple[TextFile, ...] = ()
     findings: Callable[[Any], Sequence[str]] = _no_sentences
     notes: Callable[[Any, Counter[str]], Sequence[str]] = _no_sentences
+
+
+def lines_of(view: View, record: Record) -> list[str]:
+    """The lines of a tracker's record, or that it was off."""
+    return ["off by setting"] if record == OFF else view.lines(record)
 
 
 def view_of(tracker: str) -> View:

@@ -21,8 +21,8 @@ from vllm.v1.worker import cpu_model_runner
 
 from profilemate.probe import install, phase
 from profilemate.probe.process import THIS
-from profilemate.trackers.cuda_graphs import hooks
-from profilemate.trackers.cuda_graphs.forward import FORWARD
+from profilemate.trackers.forward_passes import runners
+from profilemate.trackers.forward_passes.recorder import FORWARD
 
 HIDDEN = 8
 
@@ -51,16 +51,22 @@ def in_phase(name: str) -> Any:
 
 @contextlib.contextmanager
 def step() -> Any:
-    """One execute_model call."""
-    hooks.execute_begins()
+    """One execute_model call, with two requests that decode."""
+    cached = SimpleNamespace(req_ids=["a", "b"], num_output_tokens=[1, 1])
+    scheduled = SimpleNamespace(
+        num_scheduled_tokens={"a": 1, "b": 1}, total_num_scheduled_tokens=2, scheduled_new_reqs=[],
+        scheduled_cached_reqs=cached,
+    )  # fmt: skip
+    began_ns = runners.execute_begins(scheduled)
     yield
-    hooks.execute_ends(None, None)
+    runners.execute_ends(began_ns, None, scheduled)
 
 
 @contextlib.contextmanager
 def main_pass(mode: str, tokens: int) -> Any:
     """The main model's pass in a step."""
-    FORWARD.dispatched((mode, tokens, None, False, False, 0, None, None, None), tokens, 2)
+    FORWARD.descriptor = (mode, tokens, None, False, False, 0, None, None, None)
+    FORWARD.dispatched(tokens, 2)
     FORWARD.begin()
     yield
     FORWARD.end()

@@ -104,14 +104,14 @@ def test_no_descriptor_is_captured_twice(run: Run) -> None:
 def test_dispatch_rows_equal_vllms_cudagraph_stats_one_by_one(run: Run) -> None:
     ours = [
         [row["runtime_mode"], int(row["unpadded_tokens"]), int(row["num_tokens"])]
-        for row in run.rows("graph_dispatches")
+        for row in run.rows("forward_passes")
     ]
     assert ours == run.oracle["stats"]
     assert {mode for mode, _, _ in ours} >= {"NONE"}
 
 
 def test_replays_equal_the_stand_ins_count(run: Run) -> None:
-    serving = sum(int(row["graphs"]) for row in run.rows("graph_dispatches"))
+    serving = sum(int(row["graphs"]) for row in run.rows("forward_passes"))
     other = sum(int(row["graphs"]) for row in run.rows("graph_other_replays"))
     phases = {row["phase"]: row for row in run.rows("graph_phases")}
     not_serving = sum(int(row["explained"]) for phase, row in phases.items() if phase != "serving")
@@ -127,7 +127,7 @@ def test_check_mode_finds_every_replay_explained(run: Run) -> None:
 
 def test_every_replayed_descriptor_was_captured(run: Run) -> None:
     captured = {streams.descriptor(row) for row in run.rows("graph_captures") if row["purpose"] == "serving"}
-    replayed = {streams.descriptor(row) for row in run.rows("graph_dispatches") if row["runtime_mode"] != "NONE"}
+    replayed = {streams.descriptor(row) for row in run.rows("forward_passes") if row["runtime_mode"] != "NONE"}
     assert replayed <= captured
 
 
@@ -135,18 +135,19 @@ def test_pieces_of_a_pass_are_those_captured(run: Run) -> None:
     pieces = {
         streams.descriptor(row): row["graphs"] for row in run.rows("graph_captures") if row["purpose"] == "serving"
     }
-    for row in run.rows("graph_dispatches"):
+    for row in run.rows("forward_passes"):
         if row["runtime_mode"] != "NONE":
             assert row["graphs"] == pieces[streams.descriptor(row)]
             assert row["fault"] == ""
 
 
 def test_each_pass_has_its_step_and_time(run: Run) -> None:
-    rows = run.rows("graph_dispatches")
+    rows = run.rows("forward_passes")
     assert [int(row["forward"]) for row in rows] == list(range(1, len(rows) + 1))
     assert all(int(row["host_ns"]) > 0 and row["clock"] == "monotonic" for row in rows)
     steps = [int(row["step"]) for row in rows]
     assert steps == [number for number, tokens in enumerate(run.oracle["steps"], 1) if tokens]
+    assert [int(row["tokens"]) for row in rows] == [tokens for tokens in run.oracle["steps"] if tokens]
 
 
 def test_engine_steps_equal_the_schedulers(run: Run) -> None:
@@ -187,6 +188,6 @@ def test_an_offline_script_leaves_every_step_however_it_ends(tmp_path: Path, tin
     oracle = json.loads((tmp_path / "oracle.json").read_text())
     session = streams.only_session(tmp_path / "sessions")
     assert int(streams.all_rows(session, "engine_steps")[-1]["step"]) == len(oracle["steps"])
-    assert len(streams.all_rows(session, "graph_dispatches")) == len(oracle["stats"])
+    assert len(streams.all_rows(session, "forward_passes")) == len(oracle["stats"])
     streams.export(session)
     assert streams.missing_files(session) == []

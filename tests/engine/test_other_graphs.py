@@ -116,7 +116,7 @@ def check_counts(run: Run) -> None:
     phases = {row["phase"]: row for row in run.rows("graph_phases")}
     assert all(row["actual"] == row["explained"] for row in phases.values())
     not_serving = sum(int(row["explained"]) for name, row in phases.items() if name != "serving")
-    serving = run.graphs("graph_dispatches") + run.graphs("graph_other_replays")
+    serving = run.graphs("forward_passes") + run.graphs("graph_other_replays")
     assert serving == int(phases["serving"]["explained"])
     assert serving + not_serving == run.truth["replay"]
 
@@ -169,7 +169,7 @@ def test_a_step_has_as_many_draft_passes_as_draft_tokens(run: Run) -> None:
     """The first pass reads the step's tokens, each other one a token per request."""
     assert run.setup is not None
     passes = Counter(row["step"] for row in run.rows("graph_other_replays"))
-    decode_steps = [row["step"] for row in run.rows("graph_dispatches", runtime_mode="FULL")]
+    decode_steps = [row["step"] for row in run.rows("forward_passes", runtime_mode="FULL")]
     assert len(decode_steps) > 5
     if run.setup.always_fits:
         assert {passes[step] for step in decode_steps} == {DRAFT_TOKENS}
@@ -180,11 +180,11 @@ def test_a_step_has_as_many_draft_passes_as_draft_tokens(run: Run) -> None:
 def test_the_main_models_passes_are_still_vllms_own(run: Run) -> None:
     ours = [
         [row["runtime_mode"], int(row["unpadded_tokens"]), int(row["num_tokens"])]
-        for row in run.rows("graph_dispatches")
+        for row in run.rows("forward_passes")
     ]
     assert ours == run.oracle["stats"]
     captured = {key(row): row["graphs"] for row in run.rows("graph_captures", purpose="serving")}
-    for row in run.rows("graph_dispatches"):
+    for row in run.rows("forward_passes"):
         assert row["fault"] == ""
         if row["runtime_mode"] != "NONE":
             assert row["graphs"] == captured[("main", *streams.descriptor(row))]
@@ -253,7 +253,7 @@ def test_micro_batch_graphs(tmp_path: Path) -> None:
         ("serving", "main", "PIECEWISE", "16", "CUDAGraphWrapper"),
         ("lazy", "microbatch", "FULL", "12", "UBatchWrapper"),
     ]
-    assert cells(run.rows("graph_dispatches"), "runtime_mode", "num_tokens", "graphs", "fault") == [
+    assert cells(run.rows("forward_passes"), "runtime_mode", "num_tokens", "graphs", "fault") == [
         ("FULL", "8", "1", ""),
         ("FULL", "4", "1", ""),
         ("FULL", "8", "0", "not_replayed"),

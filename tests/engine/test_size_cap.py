@@ -38,8 +38,8 @@ def test_past_the_size_cap_usage_is_still_exact(tmp_path: Path, tiny_model: Path
     subprocess.run(export, cwd=environment.ROOT, env=environment.clean(), check=True, capture_output=True, timeout=60)
     stats = json.loads((tmp_path / "oracle.json").read_text())["stats"]
     gaps = {row["table"] for row in streams.all_rows(session, "gaps") if row["reason"] == "size_cap"}
-    assert "graph_dispatches" in gaps
-    assert len(streams.all_rows(session, "graph_dispatches")) < len(stats)
+    assert "forward_passes" in gaps
+    assert len(streams.all_rows(session, "forward_passes")) < len(stats)
     replays: Counter[tuple[str, int]] = Counter()
     unpadded: Counter[tuple[str, int]] = Counter()
     with (session / "cuda_graph_usage.csv").open() as file:
@@ -55,4 +55,9 @@ def test_past_the_size_cap_usage_is_still_exact(tmp_path: Path, tiny_model: Path
             theirs_unpadded[mode, padded] += tokens
     assert +replays == theirs
     assert +unpadded == theirs_unpadded
-    assert "graph_dispatches" in (session / "metadata.json").read_text()
+    assert "forward_passes" in (session / "metadata.json").read_text()
+    summary = json.loads((session / "forward_pass_summary.json").read_text())
+    phases = [summary[phase] for phase in ("prefill", "decode", "mixed") if phase in summary]
+    assert sum(phase["count"] for phase in phases) == len(stats) > sum(phase["timed"] for phase in phases) > 0
+    assert sum(phase["tokens"] for phase in phases) == sum(tokens for _, tokens, _ in stats)
+    assert any("times of the" in note for note in summary["notes"])

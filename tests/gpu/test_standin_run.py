@@ -169,7 +169,7 @@ def lose_a_pass(run: Run) -> None:
             if row[mode] == "FULL" and window["began_ns"] < int(row[0]) < window["ended_ns"]
         )]  # fmt: skip
 
-    edit_rows(run, "graph_dispatches", drop)
+    edit_rows(run, "forward_passes", drop)
 
 
 def lose_a_capture(run: Run) -> None:
@@ -228,10 +228,10 @@ def test_what_is_wrong_fails_its_check_and_no_other(copy: Run, spoil: Callable[[
 
 
 def add_device_times(run: Run, device_ns: int) -> None:
-    """A row of graph_latencies for every pass, as if its event pair had read so."""
-    forwards = [row["forward"] for row in streams.rows(table_of(run, "graph_dispatches").parent, "graph_dispatches")]
+    """A row of forward_latencies for every pass, as if its event pair had read so."""
+    forwards = [row["forward"] for row in streams.rows(table_of(run, "forward_passes").parent, "forward_passes")]
     lines = ["forward,device_ns", *(f"{forward},{device_ns}" for forward in forwards)]
-    table_of(run, "graph_latencies").write_text("\n".join(lines) + "\n")
+    table_of(run, "forward_latencies").write_text("\n".join(lines) + "\n")
 
 
 def add_kernels(run: Run, span_ns: int) -> None:

@@ -31,8 +31,8 @@ MOST_HEALTH_ROWS = 1700
 """Of one hook in a day."""
 
 HALVES = ("engine", "worker")
-DETAIL = {"engine": "engine_steps", "worker": "graph_dispatches"}
-DETAIL_TABLES = {"engine_steps", "kv_evictions", "kv_usage", "graph_dispatches"}
+DETAIL = {"engine": "engine_steps", "worker": "forward_passes"}
+DETAIL_TABLES = {"engine_steps", "kv_evictions", "kv_usage", "forward_passes"}
 
 
 class Day(NamedTuple):
@@ -123,7 +123,7 @@ def test_what_is_never_removed_stays_small(day: Day) -> None:
 @pytest.mark.parametrize("half", HALVES)
 def test_the_newest_rows_are_kept_without_a_hole_and_the_others_counted(days: dict[str, Day], half: str) -> None:
     day = days[half]
-    table, number = ("engine_steps", "step") if half == "engine" else ("graph_dispatches", "forward")
+    table, number = ("engine_steps", "step") if half == "engine" else ("forward_passes", "forward")
     kept = [int(row[number]) for row in day.rows(table)]
     assert day.removed(table) > 0
     assert kept == list(range(day.removed(table) + 1, day.truth["step"] + 1))

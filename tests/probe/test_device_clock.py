@@ -10,9 +10,13 @@ import pytest
 
 from profilemate.probe.process import THIS
 from profilemate.probe.settings import Settings
+from profilemate.probe.shared_row import SharedRow
 from profilemate.probe.stream import Stream
-from profilemate.trackers.cuda_graphs import captures, events, forward
-from profilemate.trackers.cuda_graphs.device_clock import MOST_PAIRS, DeviceClock
+from profilemate.schema.pass_table import BASE
+from profilemate.trackers.cuda_graphs import captures, replays
+from profilemate.trackers.cuda_graphs import events as graph_events
+from profilemate.trackers.forward_passes import events, recorder
+from profilemate.trackers.forward_passes.device_clock import MOST_PAIRS, DeviceClock
 
 MS = 1_000_000
 DECODE = ("FULL", 8, 8, True, False, 0, None, None, None)
@@ -148,29 +152,43 @@ def test_a_forked_child_uses_none_of_its_parents_events(device: Device) -> None:
 
 
 class Recorded:
-    """Streams and state of the tracker, fresh."""
+    """Streams and state of the recorder, fresh, with the graph tracker's cells in the row."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
-        self.dispatches = Stream(events.DISPATCHES)
+        self.passes = SharedRow(Stream(BASE))
         self.latencies = Stream(events.LATENCIES)
         self.clock = DeviceClock()
-        self.forward = forward.Forward()
-        monkeypatch.setattr(forward, "DISPATCHES", self.dispatches)
-        monkeypatch.setattr(forward, "LATENCIES", self.latencies)
-        monkeypatch.setattr(forward, "CLOCK", self.clock)
-        monkeypatch.setattr(forward, "COUNTS", forward.Counts())
+        self.forward = recorder.Forward()
+        for name, fresh in (
+            ("PASSES", self.passes), ("LATENCIES", self.latencies), ("CLOCK", self.clock), ("FORWARD", self.forward),
+        ):  # fmt: skip
+            monkeypatch.setattr(recorder, name, fresh)
+        monkeypatch.setattr(replays, "FORWARD", self.forward)
+        monkeypatch.setattr(replays, "COUNTS", replays.Counts())
         monkeypatch.setattr(THIS, "settings", Settings()._replace(device_timing_every=every))
+        recorder.contribute(graph_events.PASSES, replays.pass_cells)
 
     def run(self, device: Device, took_ms: float) -> None:
-        self.forward.dispatched(DECODE, 5, 5)
+        self.forward.descriptor = DECODE
+        self.forward.dispatched(5, 5)
         self.forward.begin()
         device.now_ms += took_ms
         self.forward.graphs += 1
         self.forward.end()
-        self.forward.finish()
+        self.forward.finish(0, None)
 
-    def rows(self, stream: Stream) -> list[dict[str, Any]]:
-        return [dict(zip(stream.table.columns, row, strict=True)) for row in stream.pending]
+    def rows(self) -> list[dict[str, str]]:
+        """Rows of passes."""
+        lines = [str(text).removesuffix("\n").split(",") for text in self.passes.stream.pending]
+        return [dict(zip(graph_events.PASSES.columns, line, strict=True)) for line in lines]
+
+    def timed(self) -> list[int]:
+        """Passes that say that a device time follows."""
+        return [int(row["forward"]) for row in self.rows() if row["clock"] == "cuda_event"]
+
+    def device_times(self) -> list[Any]:
+        """Rows of the latencies."""
+        return list(self.latencies.pending)
 
 
 @pytest.mark.parametrize("every", [1, 3, 10, 0])
@@ -178,9 +196,22 @@ def test_every_nth_pass_is_timed_and_none_at_zero(device: Device, monkeypatch: p
     recorded = Recorded(monkeypatch, every)
     for _ in range(30):
         recorded.run(device, 1)
-    timed = [row["forward"] for row in recorded.rows(recorded.dispatches) if row["clock"] == "cuda_event"]
-    assert timed == [number for number in range(1, 31) if every and number % every == 0]
-    assert len(device.events) == 2 * len(timed)
+    assert recorded.timed() == [number for number in range(1, 31) if every and number % every == 0]
+    assert len(device.events) == 2 * len(recorded.timed())
+
+
+def test_a_bounded_number_of_pairs_waits_for_a_device_that_is_behind(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Recorded(monkeypatch, every=1)
+    for _ in range(200):
+        recorded.run(device, 1)
+        recorder.read_device_times()
+    assert recorded.timed() == list(range(1, MOST_PAIRS + 1))
+    assert {row["clock"] for row in recorded.rows()[MOST_PAIRS:]} == {"monotonic"}
+    device.reached = device.recorded
+    recorder.read_device_times()
+    assert [forward for forward, _ in recorded.device_times()] == recorded.timed()
 
 
 def test_latency_rows_join_the_passes_that_say_so(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,20 +219,18 @@ def test_latency_rows_join_the_passes_that_say_so(device: Device, monkeypatch: p
     for number in range(1, 11):
         recorded.run(device, number)
         device.reached = max(0, device.recorded - 2)  # always one pass behind
-        forward.read_device_times()
-    dispatches = recorded.rows(recorded.dispatches)
-    timed = [row["forward"] for row in dispatches if row["clock"] == "cuda_event"]
-    assert timed == [3, 6, 9]
-    assert {row["clock"] for row in dispatches if row["forward"] not in timed} == {"monotonic"}
-    assert recorded.rows(recorded.latencies) == [{"forward": number, "device_ns": number * MS} for number in (3, 6)]
+        recorder.read_device_times()
+    assert recorded.timed() == [3, 6, 9]
+    assert {row["clock"] for row in recorded.rows()} == {"monotonic", "cuda_event"}
+    assert recorded.device_times() == [(number, number * MS) for number in (3, 6)]
     device.reached = device.recorded
-    forward.read_device_times()
-    assert [row["forward"] for row in recorded.rows(recorded.latencies)] == timed
+    recorder.read_device_times()
+    assert [forward for forward, _ in recorded.device_times()] == recorded.timed()
 
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> captures.CaptureLog:
-    monkeypatch.setattr(captures, "CAPTURES", Stream(events.CAPTURES))
+    monkeypatch.setattr(captures, "CAPTURES", Stream(graph_events.CAPTURES))
     return captures.CaptureLog()
 
 
@@ -213,7 +242,7 @@ def capture(log: captures.CaptureLog, device: Device, taken: int) -> None:
 
 def memory_cells(log: captures.CaptureLog) -> list[Any]:
     log.emit()
-    column = events.CAPTURES.columns.index("memory_bytes")
+    column = graph_events.CAPTURES.columns.index("memory_bytes")
     return [row[column] for row in captures.CAPTURES.pending]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from profilemate.probe.settings import Settings, load
+from profilemate.trackers import DEFAULT
 
 
 def test_defaults() -> None:
@@ -64,7 +65,8 @@ def test_the_users_class_gives_defaults_and_the_environment_wins() -> None:
         OUTPUT_DIR = "/mine"
 
     settings = load({}, ProfilingConfig)
-    assert (settings.trackers, settings.log_interval, settings.directory) == (("kv_cache",), 5, "/mine")
+    assert settings.trackers == tuple(name for name in DEFAULT if name != "cuda_graphs")
+    assert (settings.log_interval, settings.directory) == (5, "/mine")
     assert load({"PROFILEMATE_LOG_INTERVAL": "9"}, ProfilingConfig).log_interval == 9
     assert load({"PROFILEMATE_LOG_INTERVAL": "x"}, ProfilingConfig).log_interval == 5
 

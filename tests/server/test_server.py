@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,8 +31,13 @@ GRAPHS = json.dumps(
 )
 METRICS = (
     "prompt_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total",
-    "iteration_tokens_total_count",
+    "iteration_tokens_total_count", "iteration_tokens_total_sum", "generation_tokens_total", "request_success_total",
 )  # fmt: skip
+ITERATION = re.compile(
+    r"Iteration\((\d+)\): (\d+) context requests, (\d+) context tokens, (\d+) generation requests, (\d+) generation tokens"
+)
+"""What vLLM itself logs of every engine step that has tokens."""
+
 
 
 def profiled_env(folder: Path, **more: str) -> dict[str, str]:
@@ -61,7 +67,9 @@ class Served(NamedTuple):
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served:
     folder = tmp_path_factory.mktemp("served")
     log = folder / "log"
-    options = ("--compilation-config", GRAPHS, "--cudagraph-metrics", "--kv-cache-metrics")
+    options = (
+        "--compilation-config", GRAPHS, "--cudagraph-metrics", "--kv-cache-metrics", "--enable-logging-iteration-details",
+    )  # fmt: skip
     with servers.start(tiny_model, profiled_env(folder, PROFILEMATE_CHECK_REPLAYS="1"), log, *options) as server:
         clients.send_load(server, tiny_model, 60)
         time.sleep(1)  # the last iteration's statistics reach the front end
@@ -93,9 +101,45 @@ def test_counts_equal_the_servers_own_metrics(served: Served, ours: str, theirs:
 
 def test_every_step_and_pass_is_there(served: Served) -> None:
     assert kv_total(served.session, "step") == len(served.oracle_steps)
-    passes = streams.all_rows(served.session, "graph_dispatches", "Worker")
+    passes = streams.all_rows(served.session, "forward_passes", "Worker")
     assert [int(row["unpadded_tokens"]) for row in passes] == [tokens for tokens in served.oracle_steps if tokens]
     assert sum(int(row["graphs"]) for row in passes) == served.replays
+
+
+def busy_steps(session: Path) -> list[dict[str, str]]:
+    """Rows of the engine steps that had tokens."""
+    return [row for row in streams.all_rows(session, "engine_steps", "EngineCore") if row["step_tokens"] not in ("", "0")]
+
+
+def test_every_step_is_split_into_prefill_and_decode_as_vllm_logs_it(served: Served) -> None:
+    logged = [tuple(map(int, numbers)) for numbers in ITERATION.findall(served.log)]
+    ours = [
+        (
+            number, int(row["context_requests"]), int(row["context_tokens"]),
+            int(row["step_requests"]) - int(row["context_requests"]), int(row["step_tokens"]) - int(row["context_tokens"]),
+        )
+        for number, row in enumerate(busy_steps(served.session))
+    ]  # fmt: skip
+    assert ours == logged
+    assert len(logged) > 100 and sum(line[1] for line in logged) > 50
+
+
+def test_sums_over_the_steps_equal_the_servers_own_metrics(served: Served) -> None:
+    """Each token of a request but its last is computed once, but for what the prefix cache had and what was preempted."""
+    rows, metrics = streams.all_rows(served.session, "engine_steps", "EngineCore"), served.metrics
+    sums = {
+        name: sum(int(row[name] or 0) for row in rows)
+        for name in ("step_tokens", "step_preempted", "step_finished", "recomputed_tokens")
+    }
+    assert sums["step_preempted"] == metrics["num_preemptions_total"] > 0
+    assert sums["step_finished"] == metrics["request_success_total"] > 0
+    computed_once = metrics["prompt_tokens_total"] - metrics["prefix_cache_hits_total"]
+    computed_once += metrics["generation_tokens_total"] - metrics["request_success_total"]
+    assert sums["step_tokens"] - sums["recomputed_tokens"] == computed_once
+    assert metrics["iteration_tokens_total_sum"] == metrics["prompt_tokens_total"] + metrics["generation_tokens_total"]
+    told = json.loads((served.session / "batch_utilization_summary.json").read_text())
+    assert (told["scheduled_tokens"], told["finished"]) == (sums["step_tokens"], sums["step_finished"])
+    assert told["recomputed_tokens"] == sums["recomputed_tokens"] and told["preempted"] == sums["step_preempted"]
 
 
 def test_processes_are_named_by_role(served: Served) -> None:
@@ -134,7 +178,7 @@ def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Pat
     assert names == ["APIServer", "EngineCore", "Worker_TP0", "Worker_TP1"]
     ranks = {name: streams.record(streams.processes(session, name)[0])["ranks"] for name in names[2:]}
     assert [ranks[name]["tp"] for name in names[2:]] == [0, 1]
-    passes = [streams.all_rows(session, "graph_dispatches", name) for name in names[2:]]
+    passes = [streams.all_rows(session, "forward_passes", name) for name in names[2:]]
     keys = [[(streams.descriptor(row), row["unpadded_tokens"]) for row in rows] for rows in passes]
     assert keys[0] == keys[1] != []
     streams.export(session)
@@ -188,5 +232,5 @@ def test_the_installed_plugin_alone_records_an_engine_of_several_processes(tmp_p
     names = [path.name.split(".")[0] for path in streams.processes(session)]
     assert names == ["EngineCore", "LLM", "Worker"]
     steps = streams.all_rows(session, "engine_steps", "EngineCore")
-    passes = streams.all_rows(session, "graph_dispatches", "Worker")
+    passes = streams.all_rows(session, "forward_passes", "Worker")
     assert len(passes) == int(steps[-1]["busy_steps"]) > 0

@@ -38,7 +38,7 @@ def recorded(session: Path) -> list[int]:
 
 def passes(session: Path) -> list[int]:
     """Scheduled tokens of every recorded forward pass."""
-    return [int(row["unpadded_tokens"]) for row in streams.all_rows(session, "graph_dispatches")]
+    return [int(row["unpadded_tokens"]) for row in streams.all_rows(session, "forward_passes")]
 
 
 def missing_steps(session: Path, oracle: list[int]) -> str:

@@ -18,6 +18,15 @@ KNOWN_COLUMNS = {
     "cuda_graph_timeline.csv": ["timestamp_sec", *GRAPH],
     "kv_cache_usage.csv": ["timestamp_sec", "usage_pct", "num_blocks", "total_blocks"],
     "kv_cache_evictions.csv": ["timestamp_sec", "lifetime_sec", "idle_sec"],
+    "forward_pass_timing.csv": [
+        "timestamp_sec",
+        "phase",
+        "batch_size",
+        "num_tokens",
+        "forward_time_ms",
+        "throughput_tokens_per_sec",
+    ],
+    "encoder_decoder_timing.csv": ["timestamp_sec", "component", "duration_ms", "context"],
 }
 """The columns that users know: these, in this order, before any other."""
 
@@ -91,7 +100,7 @@ def differing_counts(session: Path) -> list[str]:
 
 
 def _graph_counts(session: Path) -> list[tuple[str, Any, Any]]:
-    passes = [row for row in streams.all_rows(session, "graph_dispatches") if row["graphs"] != "0"]
+    passes = [row for row in streams.all_rows(session, "forward_passes") if row["graphs"] != "0"]
     usage, timeline = read(session, "cuda_graph_usage.csv"), read(session, "cuda_graph_timeline.csv")
     captures = [
         row
@@ -107,6 +116,11 @@ def _graph_counts(session: Path) -> list[tuple[str, Any, Any]]:
     return [
         ("replays by graph", replays, dict(counted)),
         ("rows of the timeline", len(timeline), len(passes)),
+        (
+            "forward passes",
+            len(read(session, "forward_pass_timing.csv")),
+            len(streams.all_rows(session, "forward_passes")),
+        ),
         ("captures", len(read(session, "cuda_graph_captures.csv")), len(captures)),
     ]
 

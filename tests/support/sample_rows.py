@@ -32,7 +32,7 @@ def capture(seconds: float, graph: dict[str, Any], **cells: Any) -> dict[str, An
 
 
 def dispatch(forward: int, graph: dict[str, Any], tokens: int, pieces: int, **cells: Any) -> dict[str, Any]:
-    """A row of graph_dispatches: forward pass N begins N/10 seconds after second 2."""
+    """A row of forward_passes: forward pass N begins N/10 seconds after second 2."""
     return {
         "time_ns": at(2 + forward / 10), "step": forward, "forward": forward, **graph, "unpadded_tokens": tokens,
         "unpadded_reqs": 3, "host_ns": 1_500_000, "graphs": pieces, "clock": "monotonic", "fault": "", **cells,
@@ -63,7 +63,7 @@ def add_worker(session: SessionBuilder, role: str = "Worker", **record: Any) -> 
             capture(1.5, IDLE),
         )
         .rows(
-            graphs.DISPATCHES,
+            graphs.PASSES,
             dispatch(1, EAGER, 100, 0),
             dispatch(2, MIXED, 11, 3),
             dispatch(3, DECODE, 5, 1),

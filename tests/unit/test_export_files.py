@@ -15,6 +15,7 @@ from profilemate.export import readme_files
 from profilemate.schema.probe_tables import GAPS
 from profilemate.session.session import Session
 from profilemate.trackers.cuda_graphs import events as graphs
+from profilemate.trackers.forward_passes import events as forwards
 from profilemate.trackers.kv_cache import events as kv
 
 
@@ -145,9 +146,9 @@ def test_tensor_parallel_ranks_are_not_added_up(session: SessionBuilder) -> None
 
 
 def test_disagreeing_ranks_are_a_finding_but_a_rank_killed_earlier_is_not(session: SessionBuilder) -> None:
-    add_worker(session, "Worker_TP0", ranks={"tp": 0, "tp_size": 3}).rows(graphs.DISPATCHES, dispatch(6, DECODE, 8, 1))
+    add_worker(session, "Worker_TP0", ranks={"tp": 0, "tp_size": 3}).rows(graphs.PASSES, dispatch(6, DECODE, 8, 1))
     add_worker(session, "Worker_TP1", ranks={"tp": 1, "tp_size": 3})
-    add_worker(session, "Worker_TP2", ranks={"tp": 2, "tp_size": 3}).rows(graphs.DISPATCHES, dispatch(6, EAGER, 8, 0))
+    add_worker(session, "Worker_TP2", ranks={"tp": 2, "tp_size": 3}).rows(graphs.PASSES, dispatch(6, EAGER, 8, 0))
     findings = export(session).metadata()["findings"]
     assert findings == [
         "tensor-parallel ranks 0 and 2 of engine 0 disagree: FULL 8 tokens, 8 requests, uniform: 4 and 3 replays"
@@ -157,7 +158,7 @@ def test_disagreeing_ranks_are_a_finding_but_a_rank_killed_earlier_is_not(sessio
 def test_the_last_pipeline_stage_is_shown(session: SessionBuilder) -> None:
     add_worker(session, "Worker_PP0", ranks={"pp": 0, "pp_size": 2})
     add_worker(session, "Worker_PP1", ranks={"pp": 1, "pp_size": 2}).rows(
-        graphs.DISPATCHES, dispatch(6, DECODE, 8, 1), dispatch(7, DECODE, 8, 1)
+        graphs.PASSES, dispatch(6, DECODE, 8, 1), dispatch(7, DECODE, 8, 1)
     )
     assert ",5,5,1,36,40," in export(session).lines("cuda_graph_usage.csv")[0]
 
@@ -229,14 +230,14 @@ def test_totals_stand_for_rows_that_the_size_cap_removed(session: SessionBuilder
         "graphs": 0,
     }
     worker.rows(graphs.TOTALS, old, new, eager)
-    worker.rows(graphs.DISPATCHES, dispatch(99, DECODE, 8, 1), dispatch(100, DECODE, 8, 1), segment=4)
-    worker.rows(graphs.DISPATCHES, dispatch(101, DECODE, 8, 1), dispatch(102, MIXED, 8, 3))
-    worker.rows(GAPS, {"time_ns": at(3), "table": "graph_dispatches", "rows": 98, "reason": "size_cap"})
+    worker.rows(graphs.PASSES, dispatch(99, DECODE, 8, 1), dispatch(100, DECODE, 8, 1), segment=4)
+    worker.rows(graphs.PASSES, dispatch(101, DECODE, 8, 1), dispatch(102, MIXED, 8, 3))
+    worker.rows(GAPS, {"time_ns": at(3), "table": "forward_passes", "rows": 98, "reason": "size_cap"})
     export(session)
     assert session.lines("cuda_graph_usage.csv")[0].startswith("FULL,8,8,True,False,71,71,0,508,568,")
     passes = session.metadata()["summary"]["cuda_graphs"]["forward_passes"]
     assert (passes["total"], passes["no_graph"]) == (102, 30)
-    assert any("size cap removed the oldest rows of graph_dispatches" in note for note in session.metadata()["notes"])
+    assert any("size cap removed the oldest rows of forward_passes" in note for note in session.metadata()["notes"])
 
 
 def test_a_torn_totals_block_does_not_count(session: SessionBuilder) -> None:
@@ -251,12 +252,12 @@ def test_a_torn_totals_block_does_not_count(session: SessionBuilder) -> None:
         "graphs": 2,
     }
     worker.rows(graphs.TOTALS, block, tail=f"{at(2)},2,main,PIECEW")
-    worker.rows(graphs.DISPATCHES, *(dispatch(number, DECODE, 8, 1) for number in (1, 2, 3)))
+    worker.rows(graphs.PASSES, *(dispatch(number, DECODE, 8, 1) for number in (1, 2, 3)))
     assert ",3,3,0," in export(session).lines("cuda_graph_usage.csv")[0]
 
 
 def test_device_times_replace_host_times(session: SessionBuilder) -> None:
-    add_worker(session).rows(graphs.LATENCIES, {"forward": 1, "device_ns": 1}, {"forward": 4, "device_ns": 9_000_000})
+    add_worker(session).rows(forwards.LATENCIES, {"forward": 1, "device_ns": 1}, {"forward": 4, "device_ns": 9_000_000})
     rows = [line.split(",")[6:9] for line in export(session).lines("cuda_graph_timeline.csv")]
     assert rows == [
         ["", "", "0.001500"],

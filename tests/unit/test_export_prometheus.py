@@ -61,7 +61,7 @@ def test_totals_come_first_where_old_rows_are_gone(session: SessionBuilder) -> N
         "graphs": 40,
     }
     session.process("Worker").rows(graphs.TOTALS, block).rows(
-        graphs.DISPATCHES, dispatch(50, DECODE, 8, 1), dispatch(51, DECODE, 8, 1)
+        graphs.PASSES, dispatch(50, DECODE, 8, 1), dispatch(51, DECODE, 8, 1)
     )
     text = prometheus.render(Session(session.path))
     assert [line.split()[1] for line in samples(text, "forward_passes_total")] == ["50.0", "51.0"]

@@ -98,7 +98,7 @@ def test_a_file_set_aside_while_reading_is_read_once(session: SessionBuilder) ->
 )
 def test_without_a_process_record_the_folder_and_its_tables_tell(session: SessionBuilder, content: str | None) -> None:
     engine = session.nameless("EngineCore_DP1").rows(kv.STEPS, step(1, 2, 10))
-    engine.rows(graphs.DISPATCHES, dispatch(1, DECODE, 8, 1))
+    engine.rows(graphs.PASSES, dispatch(1, DECODE, 8, 1))
     if content is not None:
         engine.raw("process.json", content.encode())
     opened = Session(session.path)
@@ -201,10 +201,10 @@ def test_waiting_ends_at_once_without_living_processes(server: SessionBuilder) -
 
 def test_gone_rows_are_counted_while_other_processes_are_read(session: SessionBuilder) -> None:
     add_server(session)
-    session.process("Worker", ranks={"dp": 1}).raw("graph_dispatches.csv", b"\x00" * 100)
+    session.process("Worker", ranks={"dp": 1}).raw("forward_passes.csv", b"\x00" * 100)
     readme_files.write(Session(session.path))
     assert session.lines("cuda_graph_usage.csv")[0].startswith("FULL,8,8,True,False,3,")
-    assert any("graph_dispatches.csv: last row torn" in fault for fault in session.metadata()["faults"])
+    assert any("forward_passes.csv: last row torn" in fault for fault in session.metadata()["faults"])
 
 
 def test_a_column_that_an_older_version_did_not_write_is_unknown(session: SessionBuilder) -> None:

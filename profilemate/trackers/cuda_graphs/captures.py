@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from profilemate.probe import phase
 from profilemate.probe.process import THIS
 from profilemate.trackers.cuda_graphs import events
-from profilemate.trackers.cuda_graphs.descriptor import Descriptor
-from profilemate.trackers.cuda_graphs.forward import FORWARD
+from profilemate.trackers.forward_passes.descriptor import Descriptor
+from profilemate.trackers.forward_passes.recorder import FORWARD
 
 CAPTURES = THIS.writer.stream(events.CAPTURES, detail=False)
 
@@ -66,6 +66,7 @@ class CaptureLog:
         if key != self.key:
             self.emit()
             self.key = key
+            FORWARD.more = True
         cut = max(0, len(self.unclaimed) - count) if newest else min(count, len(self.unclaimed))
         older, newer = self.unclaimed[:cut], self.unclaimed[cut:]
         self.unclaimed, graphs = (older, newer) if newest else (newer, older)

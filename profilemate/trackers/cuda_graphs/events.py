@@ -1,5 +1,6 @@
 """Tables of the CUDA graph tracker."""
 
+from profilemate.schema.pass_table import pass_table
 from profilemate.schema.table import Table, fields
 
 DESCRIPTOR = (
@@ -36,30 +37,14 @@ CAPTURES = Table(
     ),
 )
 
-DISPATCHES = Table(
-    "graph_dispatches",
-    "One row per serving forward pass of the main model: what vLLM asked for and which graph ran.",
-    fields(
-        ("time_ns", "int", "when the forward pass began, monotonic clock"),
-        ("step", "int", "number of the execute_model call in this process while serving, from 1"),
-        ("forward", "int", "number of the serving forward pass in this process, from 1"),
-        *DESCRIPTOR,
-        ("unpadded_tokens", "int", "scheduled tokens"),
-        ("unpadded_reqs", "int", "scheduled requests"),
-        ("host_ns", "int", "host time of the forward pass: its launch on a GPU, its whole duration on a CPU"),
-        ("graphs", "int", "CUDA graphs replayed in this forward pass"),
-        ("clock", "str", "monotonic, or cuda_event where a device time follows in graph_latencies"),
-        ("fault", "str", "empty, or why this row is not a plain pass: not_replayed, lazy_capture"),
-    ),
-)
-
-LATENCIES = Table(
-    "graph_latencies",
-    "Device time of sampled forward passes, read from CUDA event pairs some steps later.",
-    fields(
-        ("forward", "int", "joins graph_dispatches.forward"),
-        ("device_ns", "int", "time between the two events on the device"),
-    ),
+PASSES = pass_table(
+    "What vLLM asked for in a forward pass and which graph ran; runtime_mode is one of the common columns.",
+    "graphs",
+    *DESCRIPTOR[1:],
+    ("unpadded_tokens", "int", "scheduled tokens"),
+    ("unpadded_reqs", "int", "scheduled requests"),
+    ("graphs", "int", "CUDA graphs replayed in this forward pass"),
+    ("fault", "str", "empty, or why this row is not a plain pass: not_replayed, lazy_capture"),
 )
 
 OTHER_REPLAYS = Table(
@@ -67,7 +52,7 @@ OTHER_REPLAYS = Table(
     "Replays while serving that are not the main model's forward pass: drafter, encoder, micro-batches.",
     fields(
         ("time_ns", "int", "monotonic clock"),
-        ("step", "int", "number of the execute_model call, as in graph_dispatches"),
+        ("step", "int", "number of the execute_model call, as in forward_passes"),
         OWNER,
         *DESCRIPTOR,
         ("graphs", "int", "CUDA graphs replayed"),
@@ -78,7 +63,7 @@ OTHER_REPLAYS = Table(
 
 TOTALS = Table(
     "graph_totals",
-    "Cumulative replays per descriptor, written before old dispatch rows are removed; the newest block counts.",
+    "Cumulative replays per descriptor, written before old rows of passes are removed; the newest block counts.",
     fields(
         ("time_ns", "int", "monotonic clock; one block of rows has one time"),
         ("through_forward", "int", "counts forward passes up to this one"),
@@ -104,4 +89,4 @@ PHASES = Table(
     ),
 )
 
-TABLES = (CAPTURES, DISPATCHES, LATENCIES, OTHER_REPLAYS, TOTALS, PHASES)
+TABLES = (CAPTURES, PASSES, OTHER_REPLAYS, TOTALS, PHASES)

@@ -1,46 +1,28 @@
 """Hooks on every place where vLLM captures or replays CUDA graphs, on both model runners.
 
-V1 runner: the batch is dispatched in `_determine_batch_execution_and_padding`, runs in `_model_forward`, and its graphs are
-replayed by CUDAGraphWrapper (one FULL graph, or one per compiled piece), BreakableCUDAGraphWrapper or UBatchWrapper.
-V2 runner: `dispatch_cg_and_sync_dp` decides, CudaGraphManager replays FULL graphs itself and leaves PIECEWISE to the wrappers.
+The passes are found by forward_passes/runners.py. V1 runner: a pass's graphs are replayed by CUDAGraphWrapper (one FULL
+graph, or one per compiled piece), BreakableCUDAGraphWrapper or UBatchWrapper. V2 runner: CudaGraphManager replays FULL graphs
+itself and leaves PIECEWISE to the wrappers.
 """
 
 from __future__ import annotations
 
 import sys
-from time import monotonic_ns
 from typing import Any
 
 from profilemate.probe import phase
 from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SCOPE, SELF, Hook
 from profilemate.probe.process import THIS
-from profilemate.probe.stream import Stream
-from profilemate.trackers.cuda_graphs import descriptor as describe
+from profilemate.trackers.cuda_graphs import events
 from profilemate.trackers.cuda_graphs.captures import CAPTURES, LOG
-from profilemate.trackers.cuda_graphs.device_clock import CLOCK
-from profilemate.trackers.cuda_graphs.forward import (
-    COUNTS,
-    DISPATCHES,
-    FORWARD,
-    LATENCIES,
-    OTHER,
-    OTHER_REPLAYS,
-    PHASES,
-    other_replay,
-    read_device_times,
-)
-
-ROWS_ALONE = (DISPATCHES,)
-PASS_STREAMS = (CAPTURES, LATENCIES, OTHER_REPLAYS, PHASES, DISPATCHES)
-
-RUNS_OF_VLLMS_OWN = phase.STACK
-"""Not empty while vLLM runs the model for itself: warm-up, profiling, capture."""
+from profilemate.trackers.cuda_graphs.replays import COUNTS, OTHER, OTHER_REPLAYS, PHASES, other_replay, pass_cells
+from profilemate.trackers.forward_passes import descriptor as describe
+from profilemate.trackers.forward_passes import recorder, runners
+from profilemate.trackers.forward_passes.recorder import FORWARD, PASSES
+from profilemate.trackers.forward_passes.runners import MANAGER, V2_FIELDS, note_v2, pass_hooks
 
 DRAFTERS = ".spec_decode."
 """In the name of the modules that hold vLLM's drafters and their graph managers."""
-
-_v2_fields: set[str] = set()
-"""Empty under the V1 runner; under V2 the fields that this version's BatchExecutionDescriptor has."""
 
 _capturing_owner = ["main"]
 """The last one is whose capture is in progress, if one is."""
@@ -59,58 +41,7 @@ def forward_context() -> Any:
 
 def of_piece(mode: Any, batch: Any) -> describe.Descriptor:
     """Descriptor of a graph below a wrapper, in the terms of the runner that dispatched it."""
-    return describe.of_v2_piece(mode, batch, _v2_fields) if _v2_fields else describe.of_batch(mode, batch)
-
-
-# -- the step -----------------------------------------------------------------------------------------------------------
-
-
-def execute_begins() -> None:
-    """`execute_model` of a runner: an engine step in this worker, unless it is a run of vLLM's own."""
-    if not RUNS_OF_VLLMS_OWN:
-        FORWARD.step += 1
-        FORWARD.pending = False
-
-
-def execute_ends(token: None, result: Any) -> None:
-    """The pass was launched: its row goes to the kernel now."""
-    if RUNS_OF_VLLMS_OWN:
-        return
-    FORWARD.finish()
-    if CLOCK.waiting:
-        read_device_times()
-    flush_pass(monotonic_ns(), ROWS_ALONE)
-
-
-def flush_pass(now_ns: int, streams: tuple[Stream, ...]) -> None:
-    """Complete what the pass did beside its row, which is rare apart from servers with a drafter, and flush."""
-    if OTHER.key is not None:
-        OTHER.finish()
-    if LOG.key is not None:
-        LOG.emit()
-    if THIS.settings.check_replays:
-        COUNTS.report_phases(now_ns)
-        FORWARD.more = True
-    if FORWARD.more:
-        FORWARD.more = False
-        streams = PASS_STREAMS
-    THIS.flush_step(streams, now_ns)
-
-
-def sample_ends(result: Any) -> None:
-    """Drafters run here; what they replayed goes to the kernel now."""
-    if not RUNS_OF_VLLMS_OWN and (OTHER.key is not None or FORWARD.more):
-        flush_pass(monotonic_ns(), PASS_STREAMS)
-
-
-# -- V1 runner ----------------------------------------------------------------------------------------------------------
-
-
-def v1_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
-    """Mode and descriptor of the batch, after data-parallel ranks agreed."""
-    if not RUNS_OF_VLLMS_OWN:
-        mode, batch = result[0], result[1]
-        FORWARD.dispatched(describe.of_batch(mode, batch), int(num_tokens), int(num_reqs))
+    return describe.of_v2_piece(mode, batch, V2_FIELDS) if V2_FIELDS else describe.of_batch(mode, batch)
 
 
 # -- wrappers of both runners -------------------------------------------------------------------------------------------
@@ -202,36 +133,9 @@ def ubatch_ends(token: tuple[int, int | None], result: Any, wrapper: Any) -> Non
 # -- V2 runner ----------------------------------------------------------------------------------------------------------
 
 
-def v2_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
-    """The batch's descriptor, after data-parallel ranks agreed; none runs where it has no tokens."""
-    desc = result[0] if isinstance(result, tuple) else result
-    note_v2(desc)
-    if phase.is_serving() and desc.num_tokens:
-        FORWARD.dispatched(describe.of_execution(desc), int(num_tokens), int(num_reqs))
-        FORWARD.requested = id(desc)
-
-
-def note_v2(desc: Any) -> None:
-    """This process runs the V2 runner."""
-    if not _v2_fields:
-        _v2_fields.update(getattr(desc, "__dataclass_fields__", ("cg_mode",)))
-
-
-def full_graph_begins(manager: Any, desc: Any) -> bool:
-    """`run_fullgraph`: the main model's pass, if it replays the very descriptor that was dispatched for it."""
-    is_main = FORWARD.pending and id(desc) == FORWARD.requested
-    if is_main:
-        FORWARD.begin()
-    return is_main
-
-
-def full_graph_ends(is_main: bool, result: Any, manager: Any, desc: Any) -> None:
-    """One FULL graph was replayed."""
-    if is_main:
-        FORWARD.graphs += 1
-        FORWARD.end()
-    else:
-        other_replay(manager_owner(manager), describe.of_execution(desc), 1, type(manager).__name__)
+def other_full_graph(manager: Any, desc: Any) -> None:
+    """`run_fullgraph` of a graph that is not the one of the main model's pass."""
+    other_replay(manager_owner(manager), describe.of_execution(desc), 1, type(manager).__name__)
 
 
 def manager_owner(manager: Any) -> str:
@@ -299,6 +203,14 @@ def before_flush(now_ns: int) -> None:
     COUNTS.report_phases(now_ns)
 
 
+def complete_rows(now_ns: int) -> None:
+    """Complete what a pass did beside its row."""
+    OTHER.finish()
+    LOG.emit()
+    if THIS.settings.check_replays:
+        COUNTS.report_phases(now_ns)
+
+
 def write_totals() -> None:
     """Old rows are about to go: the cumulative replays per descriptor stay."""
     COUNTS.write_totals()
@@ -306,15 +218,12 @@ def write_totals() -> None:
 
 def after_fork() -> None:
     """A forked child starts at zero."""
-    for part in (FORWARD, COUNTS, OTHER, LOG, CLOCK):
+    runners.after_fork()
+    for part in (COUNTS, OTHER, LOG):
         part.forget()
-    _v2_fields.clear()
     del _capturing_owner[1:]
 
 
-V1 = "vllm.v1.worker.gpu_model_runner"
-V2 = "vllm.v1.worker.gpu.model_runner"
-MANAGER = "vllm.v1.worker.gpu.cudagraph_utils"
 WRAPPER = "vllm.compilation.cuda_graph"
 BREAKABLE = "vllm.compilation.breakable_cudagraph"
 UBATCH = "vllm.v1.worker.gpu_ubatch_wrapper"
@@ -329,8 +238,13 @@ DRAFTER_DUMMY_RUNS = (
 )
 """Classes whose `dummy_run` runs a V1 drafter. The first one was in `eagle` once, under either name; twice does no harm."""
 
-TIMING = "vllm.v1.worker.gpu.async_utils"
 TORCH = "torch.cuda"
+
+
+recorder.contribute(events.PASSES, pass_cells)
+recorder.waits_beside(complete_rows)
+PASSES.write_with(CAPTURES, OTHER_REPLAYS, PHASES)
+FORWARD.other_graph = other_full_graph
 
 
 def _hook(name: str, module: str, target: str, *rest: Any, **options: Any) -> Hook:
@@ -338,31 +252,7 @@ def _hook(name: str, module: str, target: str, *rest: Any, **options: Any) -> Ho
 
 
 HOOKS = (
-    _hook("v1_runner.execute_model", V1, "GPUModelRunner.execute_model", AROUND, execute_begins, execute_ends),
-    _hook("v1_runner.sample_tokens", V1, "GPUModelRunner.sample_tokens", FOLLOWING, None, sample_ends, optional=True),
-    _hook(
-        "v1_runner.dispatch", V1, "GPUModelRunner._determine_batch_execution_and_padding", FOLLOWING, None,
-        v1_dispatched, ("num_tokens", "num_reqs"),
-    ),
-    _hook(
-        "v1_runner.forward", V1, "GPUModelRunner._model_forward", AROUND, FORWARD.begin, FORWARD.launched, optional=True
-    ),
-    _hook("v2_runner.execute_model", V2, "GPUModelRunner.execute_model", AROUND, execute_begins, execute_ends),
-    _hook("v2_runner.sample_tokens", V2, "GPUModelRunner.sample_tokens", FOLLOWING, None, sample_ends, optional=True),
-    _hook(
-        "v2_runner.dispatch", V2, "dispatch_cg_and_sync_dp", FOLLOWING, None, v2_dispatched, ("num_tokens", "num_reqs")
-    ),
-    _hook(
-        "v2_runner.forward_start", TIMING, "StepTimingCollector.forward_start", AHEAD, FORWARD.begin, optional=True
-    ),
-    _hook(
-        "graph_manager.run_fullgraph", MANAGER, "CudaGraphManager.run_fullgraph", AROUND, full_graph_begins,
-        full_graph_ends, (SELF, "desc"),
-    ),
-    _hook(
-        "graph_manager.run_pw_graph", MANAGER, "CudaGraphManager.run_pw_graph", AROUND, FORWARD.begin, FORWARD.launched,
-        optional=True,
-    ),
+    *pass_hooks("cuda_graphs"),
     _hook(
         "graph_manager.capture", MANAGER, "CudaGraphManager.capture", SCOPE, manager_capture_begins,
         manager_capture_ends, (SELF,),

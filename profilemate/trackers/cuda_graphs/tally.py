@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
-from profilemate.session.stream import TORN_TAIL, Row
+from profilemate.session.stream import Row
+from profilemate.session.totals import TotalsBlock, newest_block
 from profilemate.trackers.cuda_graphs import events
 from profilemate.trackers.cuda_graphs.graph import DESCRIPTOR_COLUMNS, Descriptor
 
@@ -61,25 +62,9 @@ class Counts:
         self.capped = self.capped or other.capped
 
 
-class TotalsBlock(NamedTuple):
-    """The newest cumulative block: it stands for forward passes up to `through_forward`."""
-
-    time_ns: int
-    through_forward: int
-    rows: list[Row]
-
-
 def newest_totals(session: Session, process: ProcessInfo) -> TotalsBlock | None:
-    """The last whole block of graph_totals. A block whose end is torn is none: no rows were removed after it."""
-    block: list[Row] = []
-    before: list[Row] = []
-    for row in session.rows(process, events.TOTALS):
-        if block and row[0] != block[0][0]:
-            before, block = block, []
-        block.append(row)
-    if session.faults.has(f"{process.name}/{events.TOTALS.name}.csv", TORN_TAIL):
-        block = before
-    return TotalsBlock(block[0][0], block[0][1], block) if block else None
+    """The last whole block of graph_totals."""
+    return newest_block(session, process, events.TOTALS)
 
 
 def _add_totals(counts: Counts, block: TotalsBlock, key_of: Callable[[str, Key], Key | None]) -> None:
@@ -97,8 +82,8 @@ FORWARD_COLUMNS = ("forward", *DESCRIPTOR_COLUMNS, "unpadded_tokens", "host_ns",
 
 
 def count_forwards(session: Session, process: ProcessInfo) -> Counts:
-    """Serving forward passes of the main model in one worker. The dispatch files are opened before totals are read."""
-    rows = session.rows(process, events.DISPATCHES, *FORWARD_COLUMNS)
+    """Serving forward passes of the main model in one worker. The files of passes are opened before totals are read."""
+    rows = session.rows(process, events.PASSES, *FORWARD_COLUMNS)
     counts = Counts()
     block = newest_totals(session, process)
     if block:

@@ -11,12 +11,12 @@ from collections import deque
 from time import monotonic_ns
 from typing import Any
 
+from profilemate.probe.allocation import ALLOCATION_FAILED, WATCHERS
 from profilemate.probe.engine_step import STEP, add_row, engine_of
 from profilemate.probe.hook import (
     AROUND,
     AROUND_LISTED,
     FOLLOWING,
-    FOLLOWING_NONE,
     FOLLOWING_TRUE,
     NOTING_TRUE,
     SCOPE,
@@ -273,9 +273,12 @@ def prefix_cache_reset(result: bool, pool: Any) -> None:
 # -- KVCacheManager -----------------------------------------------------------------------------------------------------
 
 
-def allocation_failed(result: None, manager: Any) -> None:
+def allocation_failed(manager: Any, request: Any, num_new_tokens: int) -> None:
     """`allocate_slots` found no room for a request."""
     state_of(manager.block_pool).failed_allocations += 1
+
+
+WATCHERS.append(allocation_failed)
 
 
 def lookup_recorded(result: Any, manager: Any, request: Any, num_hits: int) -> None:
@@ -404,7 +407,7 @@ HOOKS = (
     ),
     _hook(POOL, "BlockPool.evict_blocks", SCOPE, invalidation_begins, invalidation_ends, (SELF,), optional=True),
     _hook(POOL, "BlockPool.reset_prefix_cache", FOLLOWING_TRUE, None, prefix_cache_reset, (SELF,)),
-    _hook(MANAGER, "KVCacheManager.allocate_slots", FOLLOWING_NONE, None, allocation_failed, (SELF,)),
+    ALLOCATION_FAILED,
     _hook(
         MANAGER, "KVCacheManager.record_prefix_cache_stats", FOLLOWING, None, lookup_recorded,
         (SELF, "request", "num_hits"), optional=True,

@@ -1,0 +1,1 @@
+"""How long the Python around the model takes, by operation."""

@@ -1,0 +1,1 @@
+"""Encoder passes of multimodal and encoder-decoder models, beside the forward passes of the same worker."""

@@ -1,0 +1,123 @@
+"""Session -> how many requests ended how, how long they took, and every preemption."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from profilemate.session.session import Session
+from profilemate.trackers.requests import events
+from profilemate.trackers.requests.join import lives
+from profilemate.trackers.requests.life import UNFINISHED, Life, Preemption
+
+PERCENTS = (50, 90, 95, 99)
+
+LATENCIES = ("ttft", "tpot", "queue", "whole_queue", "prefill", "decode", "e2e")
+"""Attributes of Life without their `_ns`. Time per output token is over requests with two tokens at least."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Of one latency over the requests that have it, in nanoseconds; percentiles by nearest rank."""
+
+    count: int
+    mean_ns: float | None
+    percentiles_ns: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class RequestSummary:
+    """All of a session. `preemptions` are in order of time."""
+
+    requests: int
+    by_reason: Counter[str]
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    latencies: dict[str, Distribution]
+    preemptions: tuple[Preemption, ...]
+    counted_preemptions: int
+    """What the requests themselves say; more where the hook of preemptions was not there."""
+    without_statistics: int
+    without_front_end: int
+    without_scheduler: int
+    removed_requests: int
+    removed_preemptions: int
+    """Of those counted, whose rows the size cap took."""
+
+    @property
+    def unfinished(self) -> int:
+        """Requests whose end was not seen."""
+        return self.by_reason[UNFINISHED]
+
+
+class _Tally:
+    """What is added up over the requests."""
+
+    def __init__(self) -> None:
+        self.by_reason: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.values = {name: array("q") for name in LATENCIES}
+        self.preemptions: list[Preemption] = []
+
+    def add(self, life: Life) -> None:
+        counts = self.counts
+        self.by_reason[life.finish_reason] += 1
+        counts["prompt"] += life.prompt_tokens or 0
+        counts["cached"] += life.cached_tokens or 0
+        counts["output"] += life.output_tokens or 0
+        counts["preemptions"] += life.preemptions
+        counts["front_end"] += life.arrival_ns is not None or bool(life.reason)
+        counts["scheduler"] += life.engine is not None
+        counts["without_statistics"] += bool(life.reason and life.output_tokens and not life.has_statistics)
+        self.preemptions += life.preempted
+        for name, values in self.values.items():
+            value = getattr(life, f"{name}_ns")
+            if value is not None and (name != "tpot" or (life.output_tokens or 0) > 1):
+                values.append(value)
+
+
+def analyze(session: Session) -> RequestSummary:
+    """Join the rows of front ends and schedulers and add up."""
+    tally = _Tally()
+    for life in lives(session):
+        tally.add(life)
+    requests = tally.by_reason.total()
+    totals = _totals(session)
+    return RequestSummary(
+        requests=requests,
+        by_reason=tally.by_reason,
+        prompt_tokens=tally.counts["prompt"],
+        cached_tokens=tally.counts["cached"],
+        output_tokens=tally.counts["output"],
+        latencies={name: distribution(values) for name, values in tally.values.items()},
+        preemptions=tuple(sorted(tally.preemptions, key=lambda one: (one.time_ns, one.engine, one.request))),
+        counted_preemptions=tally.counts["preemptions"],
+        without_statistics=tally.counts["without_statistics"],
+        without_front_end=requests - tally.counts["front_end"],
+        without_scheduler=requests - tally.counts["scheduler"],
+        removed_requests=max(0, max(totals["arrived"], totals["freed"]) - requests),
+        removed_preemptions=max(0, totals["preempted"] - len(tally.preemptions)),
+    )
+
+
+def _totals(session: Session) -> Counter[str]:
+    """Counts of all processes; only where rows were removed does a process have any."""
+    sums: Counter[str] = Counter()
+    names = events.TOTALS.columns[1:]
+    for process in session.processes:
+        for last in deque(session.rows(process, events.TOTALS, *names), maxlen=1):
+            sums.update({name: value or 0 for name, value in zip(names, last, strict=True)})
+    return sums
+
+
+def distribution(values: Sequence[int]) -> Distribution:
+    """Count, mean and percentiles."""
+    ordered = sorted(values)
+    count = len(ordered)
+    if not count:
+        return Distribution(0, None, (None,) * len(PERCENTS))
+    ranks = (max(0, -(-count * percent // 100) - 1) for percent in PERCENTS)
+    return Distribution(count, sum(ordered) / count, tuple(ordered[rank] for rank in ranks))

@@ -1,0 +1,122 @@
+"""In the front end: requests taken in and done with, from vLLM's own statistics of each request where it keeps them."""
+
+from __future__ import annotations
+
+from time import monotonic_ns, time_ns
+from typing import Any
+
+from profilemate.probe.process import THIS
+from profilemate.probe.request_ids import written_id
+from profilemate.trackers.requests import events
+from profilemate.trackers.requests.state import TOTALS
+
+ARRIVALS = THIS.writer.stream(events.ARRIVALS)
+ENDS = THIS.writer.stream(events.ENDS)
+ALL = (ARRIVALS, ENDS)
+
+
+def on_monotonic_clock(wall_seconds: float, now: int) -> int:
+    """A moment of the wall clock that is not long ago, by the monotonic clock, which shows `now`."""
+    return now - (time_ns() - int(wall_seconds * 1e9))
+
+
+def nanoseconds(seconds: float | None) -> int | None:
+    """Of vLLM's statistics, in which 0 means that it has not happened."""
+    return int(seconds * 1e9) if seconds else None
+
+
+def request_comes(processor: Any, request: Any) -> bool:
+    """Whether it is new: the next part of a streamed prompt comes the same way."""
+    return request.request_id not in processor.request_states
+
+
+def request_taken_in(is_new: bool, result: None, processor: Any, request: Any) -> None:
+    """`add_request`. Its row is written at once: the process may be killed before the request has any output."""
+    if not is_new:
+        return
+    now = monotonic_ns()
+    TOTALS.arrived += 1
+    external = getattr(request, "external_req_id", None) or request.request_id
+    state = processor.request_states.get(request.request_id)
+    ARRIVALS.add(
+        (now, written_id(request.request_id), written_id(external), on_monotonic_clock(request.arrival_time, now),
+         getattr(state, "prompt_len", None), request.priority)
+    )  # fmt: skip
+    THIS.flush_step(ALL, now)
+
+
+def request_finished(result: None, processor: Any, req_state: Any, finish_reason: Any, iteration_stats: Any) -> None:
+    """`_update_stats_from_finished`: its last output was processed."""
+    now = monotonic_ns()
+    if iteration_stats is None:
+        add_end(req_state, str(finish_reason), now, now, None)
+        return
+    finished = iteration_stats.finished_requests[-1]
+    add_end(req_state, str(finish_reason), now, on_monotonic_clock(iteration_stats.iteration_timestamp, now), finished)
+
+
+def add_end(req_state: Any, reason: str, now: int, end_ns: int, finished: Any) -> None:
+    """The row of a request that is over; `finished` is what vLLM counted."""
+    stats = req_state.stats
+    TOTALS.ended += 1
+    ENDS.add(
+        (now, written_id(req_state.request_id), reason, finished is not None, end_ns,
+         nanoseconds(getattr(finished, "e2e_latency", None)), *stats_cells(stats), getattr(req_state, "prompt_len", None),
+         None if req_state.is_prefilling else getattr(req_state, "num_cached_tokens", None),
+         generated(req_state, stats), getattr(stats, "num_preemptions", None))
+    )  # fmt: skip
+
+
+def stats_cells(stats: Any) -> tuple[int | None, ...]:
+    """Cells from `ttft_ns` to `last_token_ns`; empty where vLLM runs without statistics."""
+    return (
+        nanoseconds(getattr(stats, "first_token_latency", None)),
+        nanoseconds(getattr(stats, "queued_ts", None)),
+        nanoseconds(getattr(stats, "scheduled_ts", None)),
+        nanoseconds(getattr(stats, "first_token_ts", None)),
+        nanoseconds(getattr(stats, "last_token_ts", None)),
+    )
+
+
+def generated(req_state: Any, stats: Any) -> int | None:
+    """Output tokens, by vLLM's statistics or by its detokenizer."""
+    if stats is not None:
+        return int(stats.num_generation_tokens)
+    count = getattr(req_state.detokenizer, "num_output_tokens", None)
+    return None if count is None else int(count())
+
+
+def abort_begins(processor: Any, request_ids: list[str]) -> dict[str, Any]:
+    """The states of requests that may be aborted by these ids, which are vLLM's own or those that the client knows."""
+    states = processor.request_states
+    known = getattr(processor, "external_req_ids", {})
+    found = {}
+    for given in request_ids:
+        for request_id in (given, *known.get(given, ())):
+            if request_id in states:
+                found[request_id] = states[request_id]
+    return found
+
+
+def requests_aborted(found: dict[str, Any], result: Any, processor: Any, request_ids: list[str]) -> None:
+    """Those that are gone now were aborted. The children of a parent are by a call of their own."""
+    now = monotonic_ns()
+    for request_id, req_state in found.items():
+        if request_id not in processor.request_states:
+            add_end(req_state, "abort", now, now, None)
+    if ENDS.pending:
+        THIS.flush_step(ALL, now)
+
+
+def engine_died(processor: Any) -> None:
+    """`propagate_error`: every request that is not over fails."""
+    now = monotonic_ns()
+    for req_state in processor.request_states.values():
+        add_end(req_state, "engine_died", now, now, None)
+    THIS.flush_step(ALL, now)
+
+
+def outputs_processed(result: Any) -> None:
+    """`process_outputs`: the end of a batch of outputs."""
+    if ENDS.pending:
+        THIS.flush_step(ALL, monotonic_ns())

@@ -1,0 +1,80 @@
+"""Counting in tensors: padding, replays of what was captured, ids that are no expert, copies that come later."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import environment
+import pytest
+
+DRIVE = environment.ROOT / "tests" / "probe" / "drive_moe_counters.py"
+IDS = [[0, 1], [1, 2], [5, 0], [4, 3]]
+WIDTH = 8
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(DRIVE)], env=environment.clean(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout))
+
+
+def counts(rows: list[list[int]]) -> list[int]:
+    found = Counter(expert for row in rows for expert in row)
+    return [found[expert] for expert in range(WIDTH)]
+
+
+def test_a_replay_counts_the_real_rows_of_its_own_pass(seen: dict[str, Any]) -> None:
+    """A dummy run adds nothing, a pass its first rows, whatever ids the padding has."""
+    tables = seen["padding_and_replays"]
+    real = [IDS[:3], IDS[:1], IDS[:4]]
+    assert tables[0] == [[0] * WIDTH] * 2
+    for number in range(3):
+        ran = [row for rows in real[: number + 1] for row in rows]
+        assert tables[number + 1] == [[0] * WIDTH, counts(ran)]
+
+
+def test_a_pass_that_raised_leaves_no_weights(seen: dict[str, Any]) -> None:
+    assert seen["a_pass_that_raised"] == counts(IDS[:1])
+
+
+def test_every_type_of_ids(seen: dict[str, Any]) -> None:
+    assert set(seen["types"]) == {"int64", "int32", "uint32", "int16", "uint8", "strided"}
+    for name, found in seen["types"].items():
+        assert found == counts(IDS), name
+
+
+def test_a_choice_that_is_none_of_the_experts_is_apart(seen: dict[str, Any]) -> None:
+    table, pairs = seen["outside"]
+    assert table == counts([[0, 6], [3, 2]])
+    assert {(i, j): n for i, row in enumerate(pairs) for j, n in enumerate(row) if n} == {(0, 6): 1, (3, 2): 1}
+
+
+def test_more_rows_than_vllm_makes_are_refused_before_anything_is_written(seen: dict[str, Any]) -> None:
+    assert seen["too_many_rows"] == ["18 ids of experts, at most 16 were expected", 0]
+
+
+def test_tables_of_pairs_are_bounded(seen: dict[str, Any]) -> None:
+    assert seen["limits"] == [False, True, False, True, 64 << 20]
+
+
+def test_data_parallel_engines_count_their_own_rows(seen: dict[str, Any]) -> None:
+    gathered, own, error = seen["own_rows"]
+    assert gathered == [[4, 5], [6, 7], [8, 9]]
+    assert own == [[0, 1], [2, 3], [4, 5]]
+    assert error == "4 rows of a router, neither 3 nor the sum of [2, 3, 1]"
+
+
+def test_a_copy_is_written_when_it_has_come(seen: dict[str, Any]) -> None:
+    """It is asked for at the first pass; nothing waits for it, and the row says of which passes it is."""
+    rows = seen["device_copy"]["rows"]
+    assert rows[0] == rows[1] == []
+    assert rows[2] == rows[4] == [["1", "1", "0", "1 0 0 0 0 1"], ["1", "1", "0", "0 0 0 0 0 0"]]
+    assert seen["device_copy"]["last"] == [["5", "5", "0", "1 1 1 1 1 5"], ["5", "5", "0", "0 0 0 0 0 0"]]
+    assert seen["device_copy"]["pairs"] == 4 * 6
