@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gpu_check import moe
 from gpu_check.load import batch_arrivals, drive, kv_arrivals, window_arrivals
 from gpu_check.places import helper
 from gpu_check.window import TorchWindow, Window, bounds
@@ -135,10 +136,14 @@ def main(argv: list[str], window: Window | None = None) -> None:
     """Run what the specification says and write what came of it."""
     spec_file, out = map(Path, argv)
     spec: Spec = json.loads(spec_file.read_text(encoding="utf-8"))
+    if spec["part"] == "moe":
+        moe.prepare()
     llm = make_engine(spec)
     result = {**versions(), "runner": runner_of(llm)}
     if spec["part"] == "oracles":
         result |= run_oracles(llm, spec, window or TorchWindow(), Path(spec["trace"]))
+    elif spec["part"] == "moe":
+        result |= moe.run(llm, spec)
     else:
         result |= run_throughput(llm, spec)
     out.write_text(json.dumps(result), encoding="utf-8")

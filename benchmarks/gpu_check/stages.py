@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_check import compare, cuda_trace, model
+from gpu_check import compare, cuda_trace, model, moe
 from gpu_check.compare import Check
 from gpu_check.rows import Rows
 from gpu_check.surroundings import Run, Surroundings
@@ -37,6 +37,7 @@ class Target:
     output_tokens: int = 512
     rounds: int = 8
     turns: int = 8
+    moe_model: Path = Path()
 
 
 class Sides(NamedTuple):
@@ -183,6 +184,43 @@ def judge_throughput(stage: Stage, sides: Sides) -> list[Check]:
     ]
 
 
+def moe_specification(stage: Stage, target: Target, eager: bool) -> dict[str, Any]:
+    """The MoE model, under graphs or without any."""
+    spec = specification(stage, target, target.moe_model, blocks=2100)
+    if eager:
+        spec = {**spec, "compilation": {}, "llm": {**spec["llm"], "enforce_eager": True}}
+    return {"part": "moe", "batch": target.batch, "output_tokens": 24, **spec}
+
+
+def run_moe(stage: Stage, target: Target, around: Surroundings) -> Sides:
+    """The same load under graphs and in an eager engine, which takes the place of the one without; both are profiled."""
+    runs = []
+    for eager in (False, True):
+        name = f"moe-{stage.runner}-{'eager' if eager else 'graphs'}"
+        runs.append(around.run(name, moe_specification(stage, target, eager), True, {**stage.env, **moe.ON}))
+        tell(f"{name}: {runs[-1].seconds:.0f} s")
+    return Sides(runs[:1], runs[1:])
+
+
+def judge_moe(stage: Stage, sides: Sides) -> list[Check]:
+    """All checks on the pair."""
+    (graphs,), (eager,) = sides
+    rows, eager_rows = Rows(graphs.sessions), Rows(eager.sessions)
+    counts, eager_counts = rows.table("moe_counts"), eager_rows.table("moe_counts")
+    top_k = int(rows.table("moe_layers")[0]["top_k"])
+    return [
+        runner(stage, graphs),
+        compare.coverage(rows.passes(0, sys.maxsize), stage.modes),
+        moe.totals("moe_totals_graphs", graphs.result, counts, top_k),
+        moe.totals("moe_totals_eager", eager.result, eager_counts, top_k),
+        moe.gates(eager.result, eager_counts),
+        moe.engines(counts, eager_counts),
+        compare.capture_errors(graphs.log()),
+        compare.exit_codes([graphs.code], [eager.code]),
+        compare.hooks(rows.table("health"), rows.hooks()),
+    ]
+
+
 BOTH = ("FULL", "PIECEWISE")
 STAGES = {
     "v1": Stage("v1", "FULL_AND_PIECEWISE", BOTH, run_oracles, judge_oracles),
@@ -191,6 +229,8 @@ STAGES = {
     "v1-piecewise": Stage("v1", "PIECEWISE", ("PIECEWISE",), run_oracles, judge_oracles),
     "v2-piecewise": Stage("v2", "PIECEWISE", ("PIECEWISE",), run_oracles, judge_oracles),
     "throughput-v1": Stage("v1", "FULL_AND_PIECEWISE", BOTH, run_throughput, judge_throughput),
+    "moe": Stage("v1", "FULL_AND_PIECEWISE", BOTH, run_moe, judge_moe),
+    "moe-v2": Stage("v2", "FULL_AND_PIECEWISE", BOTH, run_moe, judge_moe),
 }
 DEFAULT_STAGES = ("v1", "v2", "throughput")
 
@@ -200,6 +240,7 @@ def target_for(memory_bytes: int, work: Path, backend: str) -> Target:
     return Target(
         wide_model=model.write(work / "models" / "wide", model.wide(memory_bytes)),
         small_model=model.write(work / "models" / "small", model.small()),
+        moe_model=model.write(work / "models" / "moe", moe.SHAPE),
         vocabulary=model.VOCABULARY,
         llm={} if backend == "auto" else {"attention_backend": backend},
         compilation={},

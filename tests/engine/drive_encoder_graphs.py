@@ -125,6 +125,12 @@ class V2:
             self.runner.execute_mm_encoder(items)
 
 
+def num_rows_on_disk() -> int:
+    """Encoder passes whose rows have reached the kernel."""
+    path = Path(THIS.folder, "encoder_passes.csv")
+    return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+
 def main() -> None:
     """Every step with both runners, then one of the profile, which is not serving."""
     THIS.take_role("Worker", launches=True)  # as a worker does when it has its device
@@ -132,7 +138,8 @@ def main() -> None:
     fake_streams()
     assert current_platform.support_static_graph_mode()
     install.install_late_hooks()
-    counted = {}
+    counted: dict[str, Any] = {}
+    written: list[int] = []
     for kind in (V1, V2):
         manager = manager_of(Model())
         runner = kind(manager)
@@ -142,6 +149,7 @@ def main() -> None:
                 before = manager.graph_hits, manager.graph_misses
                 runner.encode(features_of(requests, 1000 * number))
                 seen.append([manager.graph_hits - before[0], manager.graph_misses - before[1]])
+                written.append(num_rows_on_disk())
                 if number != 1:  # a step may have an encoder pass and no forward pass
                     with main_pass("NONE", 2):
                         pass
@@ -149,7 +157,7 @@ def main() -> None:
             runner.encode(features_of(STEPS[0], 50_000))
         counted[kind.__name__] = seen
     THIS.flush()
-    Path(sys.argv[1]).write_text(json.dumps(counted))
+    Path(sys.argv[1]).write_text(json.dumps({**counted, "written": written}))
 
 
 if __name__ == "__main__":

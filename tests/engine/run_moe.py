@@ -84,7 +84,7 @@ def watch_gates(llm: Any, passes: Passes, top_k: int) -> None:
         layer = layer_of(name)
 
         def note(gate: Any, inputs: Any, output: Any, layer: int = layer) -> None:
-            logits = (output[0] if isinstance(output, tuple) else output).float().numpy()
+            logits = (output[0] if isinstance(output, tuple) else output).float().cpu().numpy()
             best = numpy.argsort(-logits, axis=1, kind="stable")[:, :top_k]
             passes.append({"time_ns": time.monotonic_ns(), "layer": layer, "ids": best.tolist()})
 

@@ -59,6 +59,11 @@ def test_a_pass_without_a_forward_pass_has_its_row(folder: Path, kind: str) -> N
     assert forwards == {1, 3, 4, 5, 6, 7, 9, 10, 11, 12}
 
 
+def test_rows_are_written_with_their_pass(folder: Path) -> None:
+    written = json.loads((folder / "counted.json").read_text())["written"]
+    assert written == [1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 8, 8]
+
+
 def test_the_profile_is_not_counted(folder: Path) -> None:
     rows = streams.all_rows(streams.only_session(folder), "encoder_passes")
     assert len(rows) == 2 * len(EXPECTED)

@@ -165,7 +165,12 @@ class Worker:
             vars(wrapper).update(concrete_cudagraph_entries={1: 1}, runtime_mode=mode)
         context = SimpleNamespace(cudagraph_runtime_mode=mode, batch_descriptor=descriptor)
         key = f"{mode.name} {descriptor.num_tokens}"
-        return SimpleNamespace(mode=mode, descriptor=descriptor, wrappers=wrappers, context=context, key=key)
+        names = ["a", "b", "c"]
+        return SimpleNamespace(
+            mode=mode, descriptor=descriptor, wrappers=wrappers, context=context, key=key,
+            num_scheduled_tokens=dict.fromkeys(names, 1), total_num_scheduled_tokens=len(names), scheduled_new_reqs=[],
+            scheduled_cached_reqs=SimpleNamespace(req_ids=names, num_output_tokens=[1, 1, 1]),
+        )  # fmt: skip
 
     @staticmethod
     def prepare() -> None:

@@ -3,8 +3,8 @@
     drive_requests.py OUT.json [--more WHAT ...] [driver arguments]
 
 WHAT: `priority` (the policy, by which a request that was scheduled already may be preempted), `v2` (resumed requests come
-as new ones), `reset` (the prefix cache is reset with its running requests now and then), `abort` (every seventh request is
-aborted, in the queue, in prefill or in decode).
+as new ones), `reset` (the prefix cache is reset with its running requests now and then), `abort` (every fifth request is
+aborted, in the queue or later, and a preempted one now and then).
 
 The oracle replaces methods of the instances, and reads what SchedulerOutput says of a step rather than the requests.
 """
@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "driver"))
 RESET_EVERY = 40
-ABORT_EVERY, ABORT_AFTER_STEPS = 5, 12
+ABORT_EVERY, ABORT_AFTER_STEPS, ABORT_PREEMPTED_EVERY = 5, 45, 50
 SMALL = {"mean_gap_steps": 2.0, "output_length": (16, 150), "prefix_chunks": (2, 8), "tail_chunks": (1, 10)}
 """A trace whose longest request fits into 39 blocks of 16 tokens, and of which eight or so do not fit at once."""
 
@@ -96,7 +96,7 @@ class Oracle:
         self.open[name] = {
             "request": name,
             "time_ns": time.monotonic_ns(),
-            "step": self.schedules + (0 if self.resetting else 0) + 1,
+            "step": self.schedules + 1,
             "number": 1 + sum(one["request"] == name for one in self.preemptions),
             "reason": "prefix_cache_reset" if self.resetting else "no_blocks",
             "for_request": "" if self.resetting else self.failed,
@@ -174,7 +174,15 @@ class Oracle:
 
     def write(self, path: Path) -> None:
         """All of it."""
-        path.write_text(json.dumps({"began": self.began, "finished": self.finished, "preemptions": self.preemptions}))
+        seen = {"began": self.began, "finished": self.finished, "preemptions": self.preemptions}
+        path.write_text(json.dumps({**seen, "left": left(self.scheduler)}))
+
+
+def left(scheduler: Any) -> dict[str, int]:
+    """How many requests the tracker still knows; it is there only where ProfileMate is on."""
+    tracker = sys.modules["profilemate.trackers.requests.state"]
+    state = tracker.state_of(scheduler)
+    return {name: len(getattr(state, name)) for name in ("waiting", "prefilling", "preempted", "recovering", "awaited")}
 
 
 def by_priority(scheduler: Any) -> None:

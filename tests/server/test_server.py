@@ -39,7 +39,6 @@ ITERATION = re.compile(
 """What vLLM itself logs of every engine step that has tokens."""
 
 
-
 def profiled_env(folder: Path, **more: str) -> dict[str, str]:
     return environment.profiled(
         folder / "sessions",
@@ -108,7 +107,9 @@ def test_every_step_and_pass_is_there(served: Served) -> None:
 
 def busy_steps(session: Path) -> list[dict[str, str]]:
     """Rows of the engine steps that had tokens."""
-    return [row for row in streams.all_rows(session, "engine_steps", "EngineCore") if row["step_tokens"] not in ("", "0")]
+    return [
+        row for row in streams.all_rows(session, "engine_steps", "EngineCore") if row["step_tokens"] not in ("", "0")
+    ]
 
 
 def test_every_step_is_split_into_prefill_and_decode_as_vllm_logs_it(served: Served) -> None:
@@ -136,7 +137,7 @@ def test_sums_over_the_steps_equal_the_servers_own_metrics(served: Served) -> No
     computed_once = metrics["prompt_tokens_total"] - metrics["prefix_cache_hits_total"]
     computed_once += metrics["generation_tokens_total"] - metrics["request_success_total"]
     assert sums["step_tokens"] - sums["recomputed_tokens"] == computed_once
-    assert metrics["iteration_tokens_total_sum"] == metrics["prompt_tokens_total"] + metrics["generation_tokens_total"]
+    assert metrics["iteration_tokens_total_sum"] == computed_once + sums["step_finished"]
     told = json.loads((served.session / "batch_utilization_summary.json").read_text())
     assert (told["scheduled_tokens"], told["finished"]) == (sums["step_tokens"], sums["step_finished"])
     assert told["recomputed_tokens"] == sums["recomputed_tokens"] and told["preempted"] == sums["step_preempted"]

@@ -170,8 +170,10 @@ def test_totals_stand_for_rows_that_the_size_cap_removed(session: SessionBuilder
 def test_one_worker_stands_for_each_engine_and_engines_are_added_up(session: SessionBuilder) -> None:
     for data_parallel in (0, 1):
         for tensor_parallel in (0, 1):
-            for stage in (0, 1):
-                add_worker(session, ranks={"dp": data_parallel, "tp": tensor_parallel, "pp": stage})
+            ranks = {"dp": data_parallel, "tp": tensor_parallel}
+            add_worker(session, ranks={**ranks, "pp": 0})
+            later = session.process("Worker", engine_config=WHISPER, ranks={**ranks, "pp": 1})
+            later.rows(forward_passes.PASSES, forward(1, 0.6, 5))
     engines = [line.rpartition(",")[2] for line in export(session).lines("encoder_decoder_timing.csv")]
     assert engines == ["0", "1"] * 6
     assert summary(session)["encoder"]["items"] == 8 and summary(session)["decoder"]["count"] == 8

@@ -17,7 +17,7 @@ from profilemate.probe.process import THIS
 from profilemate.trackers.engine_steps import events
 from profilemate.trackers.engine_steps.limit import binding_limit, defers_prefills
 from profilemate.trackers.engine_steps.recompute import note_preempted, recomputed_tokens
-from profilemate.trackers.engine_steps.state import Scheduled, StepState
+from profilemate.trackers.engine_steps.state import Batch, Scheduled, StepState
 
 _states: dict[int, StepState] = {}
 _throttle_asked: list[bool] = []
@@ -33,7 +33,7 @@ DUMMY_STEPS = THIS.writer.stream(events.DUMMY_STEPS)
 
 COLUMNS = events.STEPS.columns
 NUM_UNTIL_UPDATE = COLUMNS.index("usable_blocks") - COLUMNS.index("scheduled_ns") + 1
-NOT_SEEN = Scheduled(0, 0, 0, "," * (NUM_UNTIL_UPDATE - 1), 0, 0, None, None, None, None, events.OTHER)
+NOT_SEEN: Scheduled = (0, 0, 0, "," * (NUM_UNTIL_UPDATE - 1), "", None)
 """A step whose schedule call nobody saw: ProfileMate came between its halves, or that hook is off."""
 
 _failed_allocations = 0
@@ -65,55 +65,77 @@ def schedule_begins(scheduler: Any) -> int:
         _throttle_asked.clear()
         state.deferring = defers_prefills(scheduler)
     now = monotonic_ns()
-    leave_mark(state, now)
+    if state.is_empty:
+        state.no_requests_ns += now - (state.mark_ns or now)
+    else:
+        state.between_ns += now - state.mark_ns
     return now
 
 
-def leave_mark(state: StepState, now_ns: int) -> None:
-    """The engine's thread begins something: what it did since its last end is between steps, or waiting for requests."""
-    if state.is_empty:
-        state.no_requests_ns += now_ns - (state.mark_ns or now_ns)
-    else:
-        state.between_ns += now_ns - state.mark_ns
-
-
 def schedule_ends(began: int, scheduled: Any, scheduler: Any) -> None:
-    """A batch was chosen: its cells, kept until its output comes."""
+    """A batch was chosen: its cells, kept until its output comes.
+
+    Plain decode, in which every request of the scheduler is in the batch and none is in prefill, is told without looking at
+    each: after such a step only a new or a preempted request can be in prefill.
+    """
     now = monotonic_ns()
     state = _states[id(scheduler)]
     state.mark_ns = now
     state.is_empty = False
     tokens, requests = scheduled.total_num_scheduled_tokens, len(scheduled.num_scheduled_tokens)
-    running, waiting = scheduler.get_request_counts()
-    skipped = len(getattr(scheduler, state.skipped, ())) if waiting else 0
-    if not state.number:
-        state.tells_context = hasattr(scheduled.scheduled_cached_reqs, "num_output_tokens")
-    context_requests, context_tokens = context_of(scheduled) if state.tells_context else (None, None)
-    recomputed = recomputed_tokens(state.lost, scheduler.requests, scheduled) if state.lost else state.none
-    preempted = state.preempted or state.none
-    caps = state.caps
-    limit = events.NO_WORK
-    no_space = state.preempted != state.preempted_before or _failed_allocations != state.failures_before
-    if no_space or waiting != skipped or requests != running or tokens >= caps.plain_tokens or context_requests:
-        limit = binding_limit(
-            caps, scheduler, scheduled, waiting - skipped, context_requests, no_space, state.deferring
-        )
+    if (
+        requests == len(scheduler.running) == len(scheduler.requests)
+        and tokens < state.plain_tokens
+        and _failed_allocations == state.failures_before
+        and not (state.preempted or state.lost or scheduled.scheduled_new_reqs)
+        and (state.was_plain or has_no_context(scheduled))
+    ):
+        state.was_plain = True
+        if requests != state.plain_requests or tokens != state.plain_step_tokens:
+            state.plain_requests, state.plain_step_tokens = requests, tokens
+            state.plain_cells = f"{requests},0,0,{requests},{tokens},0,0,{state.none},{state.none},{events.NO_WORK}"
+        cells, limit, batch = state.plain_cells, events.NO_WORK, None
+    else:
+        state.was_plain = False
+        cells, limit, batch = describe(state, scheduler, scheduled)
     free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
-    text = (
-        f"{began},{now - began},{running},{waiting},{skipped},{requests},{tokens},{context_requests},{context_tokens},"
-        f"{recomputed},{preempted},{limit},{free},{state.constants}"
-    )
-    state.preempted = 0
-    state.deferring = False
     state.number += 1
     pending, key = state.pending, id(scheduled)
     if key in pending:
         give_up(state, key, "dropped")
-    pending[key] = Scheduled(
-        state.number, began, now, text, requests, tokens, context_requests, context_tokens, recomputed, preempted, limit
-    )
+    pending[key] = (
+        state.number, began, now, f"{began},{now - began},{cells},{free},{state.constants}", limit, batch
+    )  # fmt: skip
     if len(pending) > MOST_IN_FLIGHT:
         give_up(state, next(iter(pending)), "forgotten")
+
+
+def has_no_context(scheduled: Any) -> bool:
+    """Whether each request of a batch without new ones has an output token; vLLM 0.11 does not tell."""
+    outputs = getattr(scheduled.scheduled_cached_reqs, "num_output_tokens", None)
+    return outputs is not None and 0 not in outputs
+
+
+def describe(state: StepState, scheduler: Any, scheduled: Any) -> tuple[str, str, Batch]:
+    """The cells of a batch that is not plain decode, its limit, and what is added up of it."""
+    running, waiting = scheduler.get_request_counts()
+    skipped = len(getattr(scheduler, state.skipped, ())) if waiting else 0
+    tokens, requests = scheduled.total_num_scheduled_tokens, len(scheduled.num_scheduled_tokens)
+    tells_outputs = hasattr(scheduled.scheduled_cached_reqs, "num_output_tokens")
+    context_requests, context_tokens = context_of(scheduled) if tells_outputs else (None, None)
+    recomputed = recomputed_tokens(state.lost, scheduler.requests, scheduled) if state.lost else state.none
+    preempted = state.preempted or state.none
+    no_space = _failed_allocations != state.failures_before or state.preempted != state.preempted_before
+    limit = binding_limit(
+        state.caps, scheduler, scheduled, waiting - skipped, context_requests, no_space, state.deferring
+    )
+    state.preempted = 0
+    state.deferring = False
+    cells = (
+        f"{running},{waiting},{skipped},{requests},{tokens},{context_requests},{context_tokens},{recomputed},"
+        f"{preempted},{limit}"
+    )
+    return cells, limit, Batch(context_requests, context_tokens, recomputed, preempted)
 
 
 def update_begins(scheduler: Any, scheduled: Any) -> int:
@@ -126,7 +148,7 @@ def update_ends(began: int, outputs: Any, scheduler: Any, scheduled: Any) -> Non
     now = monotonic_ns()
     state = _states.get(id(scheduler)) or meet(scheduler)
     step = state.pending.pop(id(scheduled), NOT_SEEN)
-    if step.number == state.expected:
+    if step[0] == state.expected:
         state.expected += 1
     else:
         put_in_order(state, step)
@@ -135,25 +157,26 @@ def update_ends(began: int, outputs: Any, scheduler: Any, scheduled: Any) -> Non
     state.is_empty = not scheduler.requests
     if scheduled.scheduled_spec_decode_tokens:
         count_drafts(state, outputs)
-    STEP_CELLS.text = (
-        f"{step.text},{began - step.ended_ns if step.ended_ns else None},{blocked},{now - began},{state.between_ns},"
-        f"{state.no_requests_ns},{state.finished},{state.drafted},{state.accepted},{len(state.pending)}"
-    )
-    state.count(step, blocked, now - began)
+    seldom = "0,0,0,0"
+    if state.finished or state.no_requests_ns or state.drafted:
+        seldom = f"{state.no_requests_ns},{state.finished},{state.drafted},{state.accepted}"
+    model = began - step[2] if step[2] else None
+    STEP_CELLS.text = f"{step[3]},{model},{blocked},{now - began},{state.between_ns},{seldom},{len(state.pending)}"
+    state.count(scheduled, step, blocked, now - began)
 
 
 def put_in_order(state: StepState, step: Scheduled) -> None:
     """Outputs come in the order of scheduling: those of the steps that were scheduled before this one come no more."""
     if step is not NOT_SEEN:
-        for key in [key for key, earlier in state.pending.items() if earlier.number < step.number]:
+        for key in [key for key, earlier in state.pending.items() if earlier[0] < step[0]]:
             give_up(state, key, "overtaken")
-        state.expected = step.number + 1
+        state.expected = step[0] + 1
 
 
 def give_up(state: StepState, key: int, reason: str) -> None:
     """Name a step whose output is not awaited any more."""
-    step = state.pending.pop(key)
-    UNFINISHED.add((monotonic_ns(), state.engine.number, step.begun_ns, step.tokens, reason))
+    number, begun_ns, _, _, limit, _ = state.pending.pop(key)
+    UNFINISHED.add((monotonic_ns(), state.engine.number, begun_ns, number, limit, reason))
     THIS.flush()
 
 
@@ -217,7 +240,10 @@ def dummy_begins(core: Any) -> int:
     """A data-parallel engine without work takes part in the others' step."""
     state = _states.get(id(core.scheduler)) or meet(core.scheduler)
     now = monotonic_ns()
-    leave_mark(state, now)
+    if state.is_empty:
+        state.no_requests_ns += now - (state.mark_ns or now)
+    else:
+        state.between_ns += now - state.mark_ns
     return now
 
 

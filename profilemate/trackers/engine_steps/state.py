@@ -11,20 +11,18 @@ from profilemate.trackers.engine_steps.events import COUNTS, LIMITS
 from profilemate.trackers.engine_steps.limit import Caps
 
 
-class Scheduled(NamedTuple):
-    """A step that waits for its output. `text` holds the cells of its row that are known; times are monotonic."""
+class Batch(NamedTuple):
+    """What is added up of a step that is not plain decode."""
 
-    number: int
-    begun_ns: int
-    ended_ns: int
-    text: str
-    requests: int
-    tokens: int
     context_requests: int | None
     context_tokens: int | None
     recomputed: int | None
     preempted: int | None
-    limit: str
+
+
+Scheduled = tuple[int, int, int, str, str, "Batch | None"]
+"""A step that waits for its output: its number, when scheduling began and ended, the cells of its row that are known, the
+limit, and what is added up of it beside requests and tokens. A plain tuple, since one is made for every step."""
 
 
 class Totals:
@@ -61,7 +59,10 @@ class StepState:
         self.constants = f"{self.caps.max_requests},{self.caps.max_step_tokens},{usable}"
         self.skipped = "deferred_waiting" if hasattr(scheduler, "deferred_waiting") else "skipped_waiting"
         self.none = 0 if hasattr(scheduler, "_preempt_request") else None
-        self.tells_context = True
+        self.plain_tokens = self.caps.plain_tokens
+        self.plain_requests = self.plain_step_tokens = -1
+        self.plain_cells = ""
+        self.was_plain = False
         self.totals = Totals()
         self.through_step = 0
         self.pending: dict[int, Scheduled] = {}
@@ -73,25 +74,26 @@ class StepState:
         self.preempted = self.preempted_before = self.failures_before = self.dummy_steps = 0
         self.finished = self.drafted = self.accepted = 0
 
-    def count(self, step: Scheduled, blocked_ns: int, update_ns: int) -> None:
+    def count(self, scheduled: Any, step: Scheduled, blocked_ns: int, update_ns: int) -> None:
         """A row was made: add it up, and begin anew with what it told."""
-        sums = self.totals
-        if step.tokens:
-            sums.busy_steps += 1
-            sums.step_tokens += step.tokens
-            sums.step_requests += step.requests
-            if step.context_requests:
-                sums.context_requests += step.context_requests
-                sums.context_tokens += step.context_tokens or 0
-        sums.limits[step.limit] += 1
-        sums.schedule_ns += step.ended_ns - step.begun_ns
+        sums, (_, begun_ns, ended_ns, _, limit, batch) = self.totals, step
+        sums.schedule_ns += ended_ns - begun_ns
         sums.blocked_ns += blocked_ns
         sums.update_ns += update_ns
         sums.between_ns += self.between_ns
         self.between_ns = 0
-        if step.preempted or step.recomputed:
-            sums.step_preempted += step.preempted or 0
-            sums.recomputed_tokens += step.recomputed or 0
+        tokens = scheduled.total_num_scheduled_tokens
+        if limit:
+            sums.limits[limit] += 1
+            if tokens:
+                sums.busy_steps += 1
+                sums.step_tokens += tokens
+                sums.step_requests += len(scheduled.num_scheduled_tokens)
+        if batch is not None:
+            sums.context_requests += batch.context_requests or 0
+            sums.context_tokens += batch.context_tokens or 0
+            sums.recomputed_tokens += batch.recomputed or 0
+            sums.step_preempted += batch.preempted or 0
         if self.no_requests_ns:
             sums.no_requests_ns += self.no_requests_ns
             self.no_requests_ns = 0

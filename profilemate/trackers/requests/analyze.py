@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from profilemate.session.durations import Durations
 from profilemate.session.session import Session
 from profilemate.trackers.requests import events
 from profilemate.trackers.requests.join import lives
 from profilemate.trackers.requests.life import UNFINISHED, Life, Preemption
 
-PERCENTS = (50, 90, 95, 99)
-
 LATENCIES = ("ttft", "tpot", "queue", "whole_queue", "prefill", "decode", "e2e")
 """Attributes of Life without their `_ns`. Time per output token is over requests with two tokens at least."""
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Of one latency over the requests that have it, in nanoseconds; percentiles by nearest rank."""
-
-    count: int
-    mean_ns: float | None
-    percentiles_ns: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +24,7 @@ class RequestSummary:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
-    latencies: dict[str, Distribution]
+    latencies: dict[str, Durations]
     preemptions: tuple[Preemption, ...]
     counted_preemptions: int
     """What the requests themselves say; more where the hook of preemptions was not there."""
@@ -59,7 +47,7 @@ class _Tally:
     def __init__(self) -> None:
         self.by_reason: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        self.values = {name: array("q") for name in LATENCIES}
+        self.latencies = {name: Durations() for name in LATENCIES}
         self.preemptions: list[Preemption] = []
 
     def add(self, life: Life) -> None:
@@ -73,10 +61,10 @@ class _Tally:
         counts["scheduler"] += life.engine is not None
         counts["without_statistics"] += bool(life.reason and life.output_tokens and not life.has_statistics)
         self.preemptions += life.preempted
-        for name, values in self.values.items():
+        for name, latency in self.latencies.items():
             value = getattr(life, f"{name}_ns")
             if value is not None and (name != "tpot" or (life.output_tokens or 0) > 1):
-                values.append(value)
+                latency.add(max(0, value))  # clocks of two hosts may put an effect before its cause
 
 
 def analyze(session: Session) -> RequestSummary:
@@ -92,7 +80,7 @@ def analyze(session: Session) -> RequestSummary:
         prompt_tokens=tally.counts["prompt"],
         cached_tokens=tally.counts["cached"],
         output_tokens=tally.counts["output"],
-        latencies={name: distribution(values) for name, values in tally.values.items()},
+        latencies=tally.latencies,
         preemptions=tuple(sorted(tally.preemptions, key=lambda one: (one.time_ns, one.engine, one.request))),
         counted_preemptions=tally.counts["preemptions"],
         without_statistics=tally.counts["without_statistics"],
@@ -111,13 +99,3 @@ def _totals(session: Session) -> Counter[str]:
         for last in deque(session.rows(process, events.TOTALS, *names), maxlen=1):
             sums.update({name: value or 0 for name, value in zip(names, last, strict=True)})
     return sums
-
-
-def distribution(values: Sequence[int]) -> Distribution:
-    """Count, mean and percentiles."""
-    ordered = sorted(values)
-    count = len(ordered)
-    if not count:
-        return Distribution(0, None, (None,) * len(PERCENTS))
-    ranks = (max(0, -(-count * percent // 100) - 1) for percent in PERCENTS)
-    return Distribution(count, sum(ordered) / count, tuple(ordered[rank] for rank in ranks))

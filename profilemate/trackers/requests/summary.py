@@ -10,10 +10,12 @@ from typing import Any
 
 from profilemate.export.values import in_seconds
 from profilemate.export.words import count_text, seconds_text
+from profilemate.session.durations import Durations
 from profilemate.session.records import table_of
-from profilemate.trackers.requests.analyze import PERCENTS, Distribution, RequestSummary
+from profilemate.trackers.requests.analyze import RequestSummary
 from profilemate.trackers.view import Record
 
+PERCENTS = (50, 90, 95, 99)
 NAMES = {
     "ttft": "time to first token",
     "tpot": "time per output token",
@@ -36,18 +38,14 @@ def request_record(requests: RequestSummary) -> Record:
         "without_front_end": requests.without_front_end,
         "without_scheduler": requests.without_scheduler,
         "removed_requests": requests.removed_requests,
-        "latencies": {name: _distribution(one) for name, one in requests.latencies.items()},
+        "latencies": {name: _latency(one) for name, one in requests.latencies.items()},
         "preemptions": preemption_record(requests),
     }
 
 
-def _distribution(one: Distribution) -> Record:
-    percentiles = zip(PERCENTS, one.percentiles_ns, strict=True)
-    return {
-        "count": one.count,
-        "mean_sec": in_seconds(one.mean_ns),
-        **{f"p{percent}_sec": in_seconds(value) for percent, value in percentiles},
-    }
+def _latency(one: Durations) -> Record:
+    percentiles = {f"p{percent}_sec": in_seconds(one.percentile_ns(percent)) for percent in PERCENTS}
+    return {"count": one.count, "mean_sec": in_seconds(one.mean_ns), **percentiles}
 
 
 def preemption_record(requests: RequestSummary) -> Record:
