@@ -10,6 +10,7 @@ class ProfilingConfig:
     ENABLE_BATCH_UTILIZATION_TRACKING = True
     ENABLE_FORWARD_PASS_TIMING = True
     ENABLE_ENCODER_DECODER_TIMING = True
+    ENABLE_CPU_TIMING = False  # how long the Python around the model takes, by operation
     ENABLE_PREFIX_LOOKUP_TRACKING = False  # what each request found in the prefix cache, and why it missed the rest
     ENABLE_MOE_EXPERT_TRACKING = False
     ENABLE_BANDWIDTH_ESTIMATE = False  # bytes and operations of every forward pass, from the model's sizes

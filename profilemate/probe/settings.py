@@ -22,6 +22,7 @@ class Settings(NamedTuple):
     device_timing_every: int = 10
     cpu_operation_rows_every: int = 10
     moe_coselection: bool = False
+    moe_traced: bool = False
     measure_peak: bool = False
     session_cap_bytes: int = 2 << 30
     folder_cap_bytes: int = 10 << 30
@@ -137,6 +138,7 @@ VARIABLES = (
         "cpu_operation_rows_every", "PROFILEMATE_CPU_OPERATION_ROWS_EVERY", None, _count, "a number; 0 for no rows"
     ),
     Variable("moe_coselection", "PROFILEMATE_MOE_COSELECTION", None, _switch, "0 or 1"),
+    Variable("moe_traced", "PROFILEMATE_MOE_TRACED", None, _switch, "0 or 1"),
     Variable("measure_peak", "PROFILEMATE_MEASURE_PEAK", None, _switch, "0 or 1"),
     Variable("session_cap_bytes", "PROFILEMATE_SESSION_CAP", None, _size, "bytes, or a number with K, M or G"),
     Variable("folder_cap_bytes", "PROFILEMATE_FOLDER_CAP", None, _size, "bytes, or a number with K, M or G"),

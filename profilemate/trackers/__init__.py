@@ -18,6 +18,7 @@ class Tracker(NamedTuple):
 
 
 TRACKERS = (
+    Tracker("cpu_operations", "ENABLE_CPU_TIMING", "CPU operation timing", "EngineCore", on_by_default=False),
     Tracker("forward_passes", "ENABLE_FORWARD_PASS_TIMING", "forward pass timing", "Worker"),
     Tracker("cuda_graphs", "ENABLE_CUDA_GRAPH_TRACKING", "CUDA graph tracking", "Worker"),
     Tracker("engine_steps", "ENABLE_BATCH_UTILIZATION_TRACKING", "engine step tracking", "EngineCore"),

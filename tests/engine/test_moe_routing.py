@@ -96,6 +96,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     return run(folder, tiny_model, *options, VLLM_CPU_CI_ENV="1")
 
 
+@pytest.fixture(scope="module")
+def counted_in_the_graph(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+    """Compiled as well, with the counting as a part of what is compiled; the load is that of the eager engine."""
+    folder = tmp_path_factory.mktemp("moe-traced")
+    options = ["--dummy", "2", "--pause", "0", "--compilation", json.dumps({"mode": 2, "backend": "eager"})]
+    more = {"PROFILEMATE_MOE_TRACED": "1", "VLLM_CACHE_ROOT": str(folder / "cache"), "VLLM_CPU_CI_ENV": "1"}
+    return run(folder, tiny_model, *options, **more)
+
+
 # -- eager --------------------------------------------------------------------------------------------------------------
 
 
@@ -236,3 +245,17 @@ def test_nothing_of_ours_is_on_the_router_when_it_is_traced(compiled: Run) -> No
     assert hooks["moe_router.ids"]["state"] == "taken_out"
     assert hooks["moe_router.ids"]["calls"] == 0
     assert hooks["moe_worker.load_model"]["calls"] == 1
+
+
+def test_a_compiled_model_counts_where_that_is_asked_for(eager: Run, counted_in_the_graph: Run) -> None:
+    """The same tokens run through the same kernels: the eager engine's gates are the oracle."""
+    rows = counted_in_the_graph.csv("moe_expert_activations.csv")
+    for layer in moe_model.MOE_LAYERS:
+        own = [int(row["activation_count"]) for row in rows if row["layer_idx"] == str(layer)]
+        assert own == eager.counts(layer)
+    assert "was not seen" not in counted_in_the_graph.notes and "choices were seen" not in counted_in_the_graph.notes
+    assert counted_in_the_graph.metadata["summary"]["health"]["failed"] == []
+
+
+def test_a_graph_that_counts_has_a_compile_cache_of_its_own(counted_in_the_graph: Run) -> None:
+    assert [path.name for path in (counted_in_the_graph.folder / "cache").iterdir()] == ["profilemate_moe"]

@@ -179,8 +179,7 @@ def test_a_step_has_as_many_draft_passes_as_draft_tokens(run: Run) -> None:
 
 def test_the_main_models_passes_are_still_vllms_own(run: Run) -> None:
     ours = [
-        [row["runtime_mode"], int(row["unpadded_tokens"]), int(row["num_tokens"])]
-        for row in run.rows("forward_passes")
+        [row["runtime_mode"], int(row["unpadded_tokens"]), int(row["num_tokens"])] for row in run.rows("forward_passes")
     ]
     assert ours == run.oracle["stats"]
     captured = {key(row): row["graphs"] for row in run.rows("graph_captures", purpose="serving")}

@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import queue
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -272,6 +274,19 @@ def whole_prompts(driver: StepDriver) -> None:
     driver.scheduler.scheduler_config.enable_chunked_prefill = False
 
 
+def reset_while_running(driver: StepDriver) -> None:
+    """Before step 4 all that runs is preempted, as when weights change: no lack of KV space."""
+    scheduler = driver.scheduler
+    schedule = type(scheduler).schedule
+
+    def reset_and_schedule() -> Any:
+        if driver.clock == 4:
+            assert scheduler.reset_prefix_cache(reset_running_requests=True)
+        return schedule(scheduler)
+
+    scheduler.schedule = reset_and_schedule
+
+
 BUDGET = 512
 SCENARIOS = {
     "a prompt longer than the budget": Scenario(["token_budget", "token_budget", "no_work"], (1200, 2, 0)),
@@ -288,6 +303,7 @@ SCENARIOS = {
     "data-parallel balancing": Scenario(["no_work", "throttled", "no_work"], (20, 6, 0), (20, 6, 1), play=throttled),
     "paused": Scenario(["no_work"] + ["throttled"] * 3 + ["no_work"], (20, 6, 0), (20, 3, 1), play=paused),
     "a long-prefill threshold": Scenario(["other", "no_work"], (100, 3, 0), (100, 3, 0), play=short_chunks),
+    "a reset while requests run": Scenario(["no_work"], (100, 9, 0), (60, 9, 0), play=reset_while_running),
     "whole prompts only": Scenario(["token_budget", "no_work"], (400, 3, 0), (400, 3, 0), play=whole_prompts),
 }
 
@@ -305,12 +321,34 @@ def play(scenario: Scenario) -> Truth:
     return {"steps": driver.truths, "limits": scenario.limits}
 
 
+DUMMY_SECONDS = 0.002
+
+
+def dies_and_idles() -> Truth:
+    """Two batches in flight when the engine's loop ends by an exception; before that, three dummy batches."""
+    from vllm.v1.engine.core import EngineCore, EngineCoreProc
+
+    driver = make_driver(parse(["--async"]), [traces.TraceRequest("d0", 0, traces.expand([7], 50), 9)])
+    executor = SimpleNamespace(execute_dummy_batch=lambda: time.sleep(DUMMY_SECONDS))
+    core: Any = SimpleNamespace(scheduler=driver.scheduler, model_executor=executor)
+    for _ in range(3):
+        EngineCore.execute_dummy_batch(core)
+    driver._arrivals()
+    driver._schedule()
+    driver._schedule()
+    thread = SimpleNamespace(join=lambda timeout: None, is_alive=lambda: False)
+    dead: Any = SimpleNamespace(output_queue=queue.Queue(), output_thread=thread)
+    EngineCoreProc._send_engine_dead(dead)
+    return {"steps": [], "in_flight": len(driver.in_flight), "dummies": 3}
+
+
 def main() -> None:
     """Every run that the file IN.json names with its arguments, one scheduler after the other, then the scenarios."""
     arguments = json.loads(Path(sys.argv[1]).read_text())
     found = {name: run(parse(of_run)) for name, of_run in arguments.items()}
     if len(found) > 1:
         found.update({name: play(scenario) for name, scenario in SCENARIOS.items()})
+        found["dies"] = dies_and_idles()
     Path(sys.argv[2]).write_text(json.dumps(found))
 
 

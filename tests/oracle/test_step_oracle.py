@@ -77,9 +77,14 @@ def record(folder: Path, wanted: dict[str, list[str]], **environ: str) -> Record
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """All of them in one process."""
-    return record(tmp_path_factory.mktemp("steps"), RUNS).runs
+    return record(tmp_path_factory.mktemp("steps"), RUNS)
+
+
+@pytest.fixture(scope="module")
+def runs(recorded: Recorded) -> dict[str, Run]:
+    return recorded.runs
 
 
 @pytest.fixture(params=list(RUNS))
@@ -169,9 +174,34 @@ def test_each_limit_binds_where_a_scenario_makes_it(runs: dict[str, Run]) -> Non
         told = limits + limits[-1:] * len(run.rows)
         assert [row["limit"] for row in run.rows] == told[: len(run.rows)], name
         assert len(run.rows) == len(run.steps) > len(limits)
-        assert [int(row["step_tokens"]) for row in run.rows] == [step["step_tokens"] for step in run.steps], name
+        for column in EQUAL:
+            assert [int(row[column]) for row in run.rows] == [step[column] for step in run.steps], (name, column)
         bound |= set(told)
     assert bound == {"no_work", "token_budget", "sequence_cap", "kv_space", "throttled", "other"}
+
+
+def test_a_reset_preempts_without_a_lack_of_space(runs: dict[str, Run]) -> None:
+    rows = runs["a reset while requests run"].rows
+    again = [row for row in rows if row["step_preempted"] != "0"]
+    assert [(row["step_preempted"], row["limit"]) for row in again] == [("2", "no_work")]
+    assert sum(int(row["recomputed_tokens"]) for row in rows) == 100 + 60 + 2 * 3
+
+
+def test_batches_in_flight_at_a_death_and_dummy_batches_are_told_apart(recorded: Recorded) -> None:
+    truth = recorded.runs["dies"].truth
+    (process,) = streams.processes(recorded.session)
+    unfinished = streams.rows(process, "engine_steps_unfinished")
+    assert [row["reason"] for row in unfinished] == ["engine_dead"] * truth["in_flight"]
+    dummies = streams.rows(process, "engine_dummy_steps")
+    assert [row["dummy_step"] for row in dummies] == [str(number + 1) for number in range(truth["dummies"])]
+    assert {row["engine"] for row in (*unfinished, *dummies)} == {str(list(recorded.runs).index("dies"))}
+    assert all(int(row["duration_ns"]) >= 2_000_000 for row in dummies)
+    streams.export(recorded.session)
+    told = json.loads((recorded.session / "batch_utilization_summary.json").read_text())
+    assert told["dummy_steps"] == truth["dummies"] and told["unfinished_steps"] == {"engine_dead": truth["in_flight"]}
+    assert told["seconds"]["dummy_batches"] == pytest.approx(
+        sum(int(row["duration_ns"]) for row in dummies) / 1e9, abs=1e-6
+    )
 
 
 # -- past the size cap --------------------------------------------------------------------------------------------------

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from profilemate.probe import install
+from profilemate.probe.hook import HookState, put_in
 from profilemate.trackers.moe_routing import hooks, layers
 
 
@@ -107,6 +111,61 @@ def test_a_model_with_experts_and_no_layer_that_is_known_says_so() -> None:
     assert (layer.num_experts, layer.unseen) == (32, layers.OTHER_ROUTER)
     assert hooks.unknown_layers(SimpleNamespace(model_config=SimpleNamespace(get_num_experts=lambda: 0))) == []
     assert hooks.unknown_layers(SimpleNamespace()) == []
+
+
+# -- the hook on the routers --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def router_hook(monkeypatch: pytest.MonkeyPatch) -> HookState:
+    """The hook in a module as vLLM's."""
+    made: Any = types.ModuleType("made")
+    made.BaseRouter = type("BaseRouter", (), {"_apply_eplb_mapping": lambda self, topk_ids: topk_ids})
+    state = HookState(next(hook for hook in hooks.HOOKS if hook.name == hooks.ROUTER_HOOK))
+    put_in(state, made)
+    monkeypatch.setitem(sys.modules, hooks.BASE_ROUTER, made)
+    monkeypatch.setitem(install.states, hooks.ROUTER_HOOK, state)
+    return state
+
+
+def is_wrapped() -> bool:
+    return hasattr(sys.modules[hooks.BASE_ROUTER].BaseRouter._apply_eplb_mapping, "profilemate_hook")
+
+
+def test_the_hook_is_out_while_a_model_loads_and_stays_out_where_it_would_be_traced(router_hook: HookState) -> None:
+    assert is_wrapped()
+    hooks.loading_begins(None)
+    assert not is_wrapped() and router_hook.state == "taken_out"
+    assert hooks.watch_routers(are_traced=True)
+    assert not is_wrapped() and "trace" in router_hook.reason
+    hooks.loading_begins(None)
+    assert hooks.watch_routers(are_traced=False)
+    assert is_wrapped() and router_hook.state == "put_in" and router_hook.reason == ""
+
+
+def test_a_hook_that_was_switched_off_stays_so(router_hook: HookState) -> None:
+    for _ in range(5):
+        router_hook.fail()
+    hooks.loading_begins(None)
+    assert not hooks.watch_routers(are_traced=False)
+    assert router_hook.state == "switched_off"
+
+
+def test_a_device_that_is_lost_stops_the_reading_and_not_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Runner:
+        """A runner of vLLM's."""
+
+    def lost(now_ns: int) -> bool:
+        raise RuntimeError("the device is lost")
+
+    runner = Runner()
+    moe = hooks.MoeModel(0, [], None)
+    monkeypatch.setattr(moe, "look", lost)
+    monkeypatch.setattr(hooks.THIS, "warnings", [])
+    hooks.remember(runner, moe)
+    hooks.before_flush(1)
+    hooks.before_flush(2)
+    assert hooks.THIS.warnings == ["MoE routing is no longer read: RuntimeError: the device is lost"]
 
 
 def test_a_model_is_forgotten_with_its_runner() -> None:

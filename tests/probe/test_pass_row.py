@@ -81,8 +81,7 @@ def test_without_output_tokens_the_phase_is_not_known(forward: recorder.Forward)
     output = scheduled({"a": (1, 3), "b": (9, 0)})
     del output.scheduled_cached_reqs.num_output_tokens
     assert hooks.pass_cells(output).startswith(",2,10,,,")
-    forward.number = 1
-    assert hooks.COUNTED.by_phase(1) == {"": [1, 2, 10, 0]}
+    assert hooks.COUNTED.by_phase() == {"": [1, 2, 10, 0]}
 
 
 def test_totals_by_phase_are_those_of_the_rows(forward: recorder.Forward) -> None:
@@ -95,7 +94,7 @@ def test_totals_by_phase_are_those_of_the_rows(forward: recorder.Forward) -> Non
         total = sums.setdefault(row["phase"], [0, 0, 0, 0])
         for place, value in enumerate((1, row["requests"], row["tokens"], row["context_tokens"])):
             total[place] += int(value)
-    assert hooks.COUNTED.by_phase(forward.number) == sums
+    assert hooks.COUNTED.by_phase() == sums
     assert sums["decode"] == [3, 3, 3, 0] and sums["mixed"] == [2, 4, 16, 14]
 
 

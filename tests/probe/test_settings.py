@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from profilemate.probe.settings import Settings, load
+from profilemate.probe.settings import Settings, load, with_absolute_paths
 from profilemate.trackers import DEFAULT
 
 
@@ -22,8 +23,25 @@ def test_defaults() -> None:
         ("VLLM_PROFILING_LOG_INTERVAL", "7", "log_interval", 7),
         ("VLLM_PROFILING_VERBOSE", "1", "verbose", True),
         ("PROFILEMATE_TRACKERS", "kv_cache", "trackers", ("kv_cache",)),
+        (
+            "PROFILEMATE_TRACKERS",
+            "/x/mine.py, kv_cache,my.tracker",
+            "trackers",
+            ("kv_cache", "/x/mine.py", "my.tracker"),
+        ),
+        (
+            "PROFILEMATE_TRACKERS",
+            "-kv_cache,/x/y",
+            "trackers",
+            (*(one for one in DEFAULT if one != "kv_cache"), "/x/y"),
+        ),
+        ("PROFILEMATE_TRACKERS", "mine.py", "trackers", (os.path.abspath("mine.py"),)),
+        ("PROFILEMATE_TRACKERS", "~/mine.py", "trackers", (os.path.expanduser("~/mine.py"),)),
+        ("PROFILEMATE_CPU_OPERATION_ROWS_EVERY", "0", "cpu_operation_rows_every", 0),
         ("PROFILEMATE_SESSION_CAP", "64M", "session_cap_bytes", 64 << 20),
         ("PROFILEMATE_DEVICE_TIMING_EVERY", "0", "device_timing_every", 0),
+        ("PROFILEMATE_MOE_COSELECTION", "1", "moe_coselection", True),
+        ("PROFILEMATE_MOE_TRACED", "1", "moe_traced", True),
     ],
 )
 def test_a_value_from_the_environment(name: str, text: str, field: str, value: Any) -> None:
@@ -42,6 +60,9 @@ def test_our_name_wins_over_vllms() -> None:
         ("PROFILEMATE_LOG_INTERVAL", "0"),
         ("PROFILEMATE_LOG_INTERVAL", "many"),
         ("PROFILEMATE_TRACKERS", "kv_cache,nonsense"),
+        ("PROFILEMATE_TRACKERS", "kv_cache,-./mine.py"),
+        ("PROFILEMATE_TRACKERS", "kv_cache,not-a.module"),
+        ("PROFILEMATE_CPU_OPERATION_ROWS_EVERY", "-1"),
         ("PROFILEMATE_SESSION_CAP", "-1"),
         ("PROFILEMATE_SESSION_CAP", "-1G"),
         ("PROFILEMATE_SESSION_CAP", "nanM"),
@@ -75,3 +96,10 @@ def test_the_users_class_gives_defaults_and_the_environment_wins() -> None:
 def test_a_bad_value_in_the_users_class_is_ignored(bad: Any) -> None:
     config = type("ProfilingConfig", (), {"LOG_INTERVAL": bad})
     assert load({}, config).log_interval == 100
+
+
+def test_paths_of_trackers_are_made_absolute_and_all_else_is_left_as_it_is() -> None:
+    name = "PROFILEMATE_TRACKERS"
+    assert with_absolute_paths({}) == with_absolute_paths({name: "all,-kv_cache"}) == {}
+    assert with_absolute_paths({name: "default,/x/mine.py,my.tracker"}) == {}
+    assert with_absolute_paths({name: " default, ./mine.py"}) == {name: f"default,{os.getcwd()}/mine.py"}

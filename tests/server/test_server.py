@@ -169,7 +169,7 @@ def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, t
 
 
 def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Path) -> None:
-    env = profiled_env(tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind")
+    env = profiled_env(tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind", PROFILEMATE_TRACKERS="default,cpu_operations")
     options = ("--tensor-parallel-size", "2", "--compilation-config", GRAPHS)
     with servers.start(tiny_model, env, tmp_path / "log", *options) as server:
         clients.send_load(server, tiny_model, 10)
@@ -188,6 +188,28 @@ def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Pat
         cells = line.split(",")
         replays[tuple(cells[:5])] = int(cells[5])
     assert sum(replays.values()) == sum(row["runtime_mode"] != "NONE" for row in passes[0])
+    check_cpu_operations(session, names)
+
+
+def check_cpu_operations(session: Path, names: list[str]) -> None:
+    """Each operation was seen in the processes that run it, and calls up to the last totals equal the steps up to then."""
+    totals = {
+        name: {row["operation"]: row for row in streams.all_rows(session, "cpu_operations", name)} for name in names
+    }
+    assert set(totals["EngineCore"]) == {"engine_step", "schedule", "update_from_output", "serialise"}
+    assert set(totals["APIServer"]) == {"process_outputs", "detokenise", "serialise"}
+    assert set(totals["Worker_TP0"]) == set(totals["Worker_TP1"]) > {"execute_model", "prepare_inputs", "model_launch"}
+    told = totals["EngineCore"]["update_from_output"]
+    steps = streams.all_rows(session, "engine_steps", "EngineCore")
+    assert int(told["calls"]) == sum(int(row["time_ns"]) <= int(told["time_ns"]) for row in steps) > 10
+    operations = json.loads((session / "cpu_timing_summary.json").read_text())
+    assert {"serialise_outputs", "serialise_requests"} < set(operations)
+    assert [one["is_in_sums"] for one in operations["execute_model"]["processes"].values()] == [True, False]
+    assert (
+        operations["model_launch"]["count"]
+        == int(totals["Worker_TP0"]["model_launch"]["calls"])
+        <= len(streams.all_rows(session, "forward_passes", "Worker_TP0"))
+    )
 
 
 def test_vllm_serve_under_profilemate_run_killed_by_the_kernel(tmp_path: Path, tiny_model: Path) -> None:

@@ -26,7 +26,20 @@ KNOWN_COLUMNS = {
         "forward_time_ms",
         "throughput_tokens_per_sec",
     ],
+    "batch_utilization.csv": [
+        "timestamp_sec",
+        "num_seqs",
+        "max_num_seqs",
+        "seq_utilization_pct",
+        "num_tokens",
+        "max_tokens",
+        "token_utilization_pct",
+        "phase",
+        "running_queue_len",
+        "waiting_queue_len",
+    ],
     "encoder_decoder_timing.csv": ["timestamp_sec", "component", "duration_ms", "context"],
+    "cpu_operations_timing.csv": ["timestamp_sec", "operation", "duration_ms", "context"],
 }
 """The columns that users know: these, in this order, before any other."""
 
@@ -127,9 +140,11 @@ def _graph_counts(session: Path) -> list[tuple[str, Any, Any]]:
 
 def _kv_counts(session: Path) -> list[tuple[str, Any, Any]]:
     steps = streams.all_rows(session, "engine_steps")
+    seen = [row for row in steps if row.get("update_ns")]
     usage, evictions = read(session, "kv_cache_usage.csv"), read(session, "kv_cache_evictions.csv")
     intervals = [row for row in streams.all_rows(session, "kv_usage") if row["kind"] == "interval"]
     counts: list[tuple[str, Any, Any]] = [
+        ("engine steps", len(read(session, "batch_utilization.csv")), len(seen)),
         ("evictions", len(evictions), len(streams.all_rows(session, "kv_evictions"))),
         ("rows of usage", int((usage["kind"] == "interval").sum()) if len(usage) else 0, len(intervals)),
     ]

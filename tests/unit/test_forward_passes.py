@@ -67,7 +67,7 @@ def test_the_timing_file_on_a_cpu(session: SessionBuilder) -> None:
     worker(session, mixed(2), decode(3), decode(5))
     assert export(session).text("forward_pass_timing.csv") == (
         "timestamp_sec,phase,batch_size,num_tokens,forward_time_ms,throughput_tokens_per_sec,clock,host_ms,"
-        "execute_model_ms,sample_tokens_ms,runtime_mode,context_requests,context_tokens,decode_requests,decode_tokens,"
+        "execute_model_ms,sample_tokens_ms,mode,context_requests,context_tokens,decode_requests,decode_tokens,"
         "step,forward,engine\n"
         "2.000000,mixed,4,100,2.000000,50000.000,monotonic,2.000000,4.000000,0.000103,NONE,1,97,3,3,2,2,0\n"
         "3.000000,decode,4,4,3.000000,1333.333,monotonic,3.000000,6.000000,,FULL,0,0,4,4,3,3,0\n"

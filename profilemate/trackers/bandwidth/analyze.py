@@ -112,6 +112,8 @@ class Bandwidth:
     workers: tuple[Worker, ...]
     phases: dict[str, Rates]
     as_vllm_counts: CountedByVllm | None
+    missing_passes: int = 0
+    """Passes before the first row of each worker: the size cap removed their rows."""
 
 
 def workers_of(session: Session) -> tuple[Worker, ...]:
@@ -132,17 +134,21 @@ def analyze(session: Session) -> Bandwidth:
     workers = workers_of(session)
     phases: dict[str, Rates] = {}
     counted = CountedByVllm()
+    missing = 0
     for worker in workers:
         counters = VllmCounters.of(worker.model.dimensions) if worker.model else None
+        first = None
         for one in passes_of(session, worker):
+            first = first or one.forward
             phases.setdefault(one.phase or "unknown phase", Rates()).add(one)
             if counters is not None:
                 more = counters.count(one.batch)
                 counted.flops += more.flops
                 counted.read_bytes += more.read_bytes
                 counted.write_bytes += more.write_bytes
+        missing += (first or 1) - 1
     is_comparable = bool(workers) and all(worker.model and is_covered(worker.model.dimensions) for worker in workers)
-    return Bandwidth(workers, phases, counted if is_comparable else None)
+    return Bandwidth(workers, phases, counted if is_comparable else None, missing)
 
 
 def passes(session: Session, workers: tuple[Worker, ...]) -> Iterator[Pass]:

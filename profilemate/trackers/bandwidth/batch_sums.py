@@ -1,59 +1,78 @@
 """What the formulas need of a batch beside its tokens and requests: a few sums over the requests, as text of a row's cells.
 
-A plain decode step (one token for each request) costs two sums in C. Only steps with a prompt, drafts or a window go
-through the requests. `num_computed_tokens` of a SchedulerOutput are the values before the step, in every version.
+A plain decode step (one token for each request) costs one sum in C, unless the model has a window. Otherwise the requests
+that are gone through one by one are the new ones, and all if some older one has several tokens. `num_computed_tokens` of a
+SchedulerOutput are the values before the step, in every version.
 """
 
 from __future__ import annotations
 
-from itertools import compress, repeat
-from operator import add, mul
+from collections.abc import Sequence
 from typing import Any
-
-HAS_SEVERAL = (1).__lt__
 
 
 def cells(scheduled: Any, window: int) -> str:
     """The seven cells of `events.PASS`; `window` is the model's sliding window in tokens, 0 for none."""
     computed = scheduled.scheduled_cached_reqs.num_computed_tokens
     tokens = scheduled.total_num_scheduled_tokens
-    if len(computed) == tokens and not scheduled.scheduled_new_reqs:
-        context = sum(computed) + tokens
-        if not window:
-            return f"{context},0,{context},{context},,,{tokens}"
-        in_window = sum(map(min, map(add, computed, repeat(1)), repeat(window)))
-        return f"{context},0,{context},{context},{in_window},{in_window},{tokens}"
-    return mixed_cells(scheduled, window)
+    if len(computed) != tokens or scheduled.scheduled_new_reqs:
+        return mixed_cells(scheduled, window)
+    context = sum(computed) + tokens
+    if not window:
+        return f"{context},0,{context},{context},,,{tokens}"
+    in_window = seen_by_one_token(computed, window)
+    return f"{context},0,{context},{context},{in_window},{in_window},{tokens}"
 
 
 def mixed_cells(scheduled: Any, window: int) -> str:
-    """The same for a step in which some requests have several tokens."""
-    counts_by_id, new, cached = (
-        scheduled.num_scheduled_tokens,
-        scheduled.scheduled_new_reqs,
-        scheduled.scheduled_cached_reqs,
-    )
-    counts = [counts_by_id.get(request_id, 0) for request_id in cached.req_ids]
-    contexts = list(map(add, cached.num_computed_tokens, counts))
-    prompt_context = sum(compress(contexts, map(HAS_SEVERAL, counts)))
-    for request in new:
-        count = counts_by_id.get(request.req_id, 0)
-        counts.append(count)
-        contexts.append(request.num_computed_tokens + count)
-        prompt_context += contexts[-1]
-    products = sum(map(mul, counts, contexts))
-    pairs = products - (sum(map(mul, counts, counts)) - sum(counts)) // 2
-    rows = len(counts) - counts.count(0) + sum(map(len, scheduled.scheduled_spec_decode_tokens.values()))
-    in_window = window_cells(counts, contexts, window) if window else ","
-    return f"{sum(contexts)},{prompt_context},{pairs},{products},{in_window},{rows}"
+    """The same for a step in which some requests are new or have several tokens."""
+    decodes, prompts = parted(scheduled)
+    context = products = pairs = sum(decodes) + len(decodes)
+    prompt_context = 0
+    for length, count in prompts:
+        prompt_context += length
+        products += count * length
+        pairs += count * length - count * (count - 1) // 2
+    context += prompt_context
+    rows = len(decodes) + len(prompts) + sum(map(len, scheduled.scheduled_spec_decode_tokens.values()))
+    in_window = window_cells(decodes, prompts, window) if window else ","
+    return f"{context},{prompt_context},{pairs},{products},{in_window},{rows}"
 
 
-def window_cells(counts: list[int], contexts: list[int], window: int) -> str:
+def parted(scheduled: Any) -> tuple[Sequence[int], list[tuple[int, int]]]:
+    """Computed tokens of the requests that go on by one token; context and tokens of the others, new ones among them."""
+    counts, cached = scheduled.num_scheduled_tokens, scheduled.scheduled_cached_reqs
+    prompts = []
+    older_tokens = scheduled.total_num_scheduled_tokens
+    for request in scheduled.scheduled_new_reqs:
+        count = counts.get(request.req_id, 0)
+        older_tokens -= count
+        prompts.append((request.num_computed_tokens + count, count))
+    if older_tokens == len(cached.num_computed_tokens):
+        return cached.num_computed_tokens, prompts
+    decodes = []
+    for request_id, before in zip(cached.req_ids, cached.num_computed_tokens):  # noqa: B905 (3.10: as long)
+        count = counts.get(request_id, 0)
+        if count == 1:
+            decodes.append(before)
+        elif count:
+            prompts.append((before + count, count))
+    return decodes, prompts
+
+
+def window_cells(decodes: Sequence[int], prompts: list[tuple[int, int]], window: int) -> str:
     """Tokens that lie in the window of any of a request's query tokens, and pairs of a query token with one in its window."""
-    tokens = sum(map(min, contexts, map(add, counts, repeat(window - 1))))
-    last = sum(map(pairs_up_to, contexts, repeat(window)))
-    first = sum(pairs_up_to(context - count, window) for context, count in zip(contexts, counts))  # noqa: B905 (3.10)
-    return f"{tokens},{last - first}"
+    tokens = pairs = seen_by_one_token(decodes, window)
+    for length, count in prompts:
+        tokens += min(length, window - 1 + count)
+        pairs += pairs_up_to(length, window) - pairs_up_to(length - count, window)
+    return f"{tokens},{pairs}"
+
+
+def seen_by_one_token(computed: Sequence[int], window: int) -> int:
+    """Sum over requests of what one more token sees: the window, itself included, or all that there is."""
+    edge = window - 1
+    return sum([before if before < edge else edge for before in computed]) + len(computed)
 
 
 def pairs_up_to(position: int, window: int) -> int:

@@ -47,7 +47,7 @@ def _work_cells(one: Pass) -> Cells:
 def _rate_cells(one: Pass) -> Cells:
     rate, tflops, peak = one.read_gb_per_second, one.tflops, one.peak
     return (
-        _decimal(rate, 3), _decimal(tflops, 6), _decimal(_percent(rate, peak.gb_per_second), 3),
+        _decimal(rate, 6), _decimal(tflops, 6), _decimal(_percent(rate, peak.gb_per_second), 3),
         _decimal(_percent(tflops, peak.tflops), 3),
     )  # fmt: skip
 
@@ -70,6 +70,11 @@ def _notes(result: Bandwidth, counted: Counter[str]) -> list[str]:
         notes.append(
             f"bandwidth_estimate.csv: {counted['timed']} of {counted['passes']} passes have a time of the device; the "
             "others have no rate"
+        )
+    if result.missing_passes:
+        notes.append(
+            f"bandwidth_estimate.csv and its totals lack the first {result.missing_passes} forward passes: their rows were "
+            "removed"
         )
     if any(worker.model is None for worker in result.workers) and result.phases:
         notes.append(

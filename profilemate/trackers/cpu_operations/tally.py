@@ -19,6 +19,7 @@ TOTALS = THIS.writer.stream(events.TOTALS)
 FOLD_AT = 4096
 """So many durations wait at most: folding many at a time is cheaper than one beside a model."""
 
+SHIFTED = SHIFT + 1
 Amount = Callable[..., Any]
 
 
@@ -76,15 +77,16 @@ class Tally:
         if not durations:
             return
         del self.durations[: len(durations)]
-        buckets = self.buckets
-        for duration in durations:
-            self.squares += duration * duration
-            shift = min(duration, LARGEST_NS).bit_length() - SHIFT - 1  # as bucket_of, without a call
-            buckets[duration if shift <= 0 else min((shift << SHIFT) + (duration >> shift), NUM_BUCKETS - 1)] += 1
+        longest, squares, buckets = max(durations), 0, self.buckets
+        for duration in durations if longest <= LARGEST_NS else [min(one, LARGEST_NS) for one in durations]:
+            squares += duration * duration
+            shift = duration.bit_length() - SHIFTED  # as bucket_of, without a call
+            buckets[duration if shift <= 0 else (shift << SHIFT) + (duration >> shift)] += 1
+        self.squares += squares
         self.calls += len(durations)
         self.total_ns += sum(durations)
         self.min_ns = min(self.min_ns, min(durations))
-        self.max_ns = max(self.max_ns, max(durations))
+        self.max_ns = max(self.max_ns, longest)
         self.due = min(self.next_row - self.calls, FOLD_AT)
 
     def row(self, now_ns: int) -> str:

@@ -98,11 +98,13 @@ UNFINISHED = Table(
         ("time_ns", "int", "when that was known, monotonic clock"),
         ENGINE,
         ("scheduled_ns", "int", "when Scheduler.schedule was called, monotonic clock"),
-        ("step_tokens", "int", "tokens in the batch"),
+        ("number", "int", "number of the schedule call of this engine, from 1"),
+        ("limit", "str", "as in engine_steps"),
         (
             "reason",
             "str",
-            "overtaken (a later step's output came), engine_dead, or forgotten (too many were in flight)",
+            "engine_dead (its loop ended by an exception), overtaken (a later step's output came), dropped (vLLM threw the "
+            "batch away), forgotten (too many were in flight)",
         ),
     ),
 )

@@ -64,6 +64,8 @@ def schedule_begins(scheduler: Any) -> int:
     if _throttle_asked:
         _throttle_asked.clear()
         state.deferring = defers_prefills(scheduler)
+    elif state.deferring:
+        state.deferring = False
     now = monotonic_ns()
     if state.is_empty:
         state.no_requests_ns += now - (state.mark_ns or now)
@@ -93,7 +95,7 @@ def schedule_ends(began: int, scheduled: Any, scheduler: Any) -> None:
         state.was_plain = True
         if requests != state.plain_requests or tokens != state.plain_step_tokens:
             state.plain_requests, state.plain_step_tokens = requests, tokens
-            state.plain_cells = f"{requests},0,0,{requests},{tokens},0,0,{state.none},{state.none},{events.NO_WORK}"
+            state.plain_cells = f"{requests},0,0,{requests},{tokens:d},0,0,{state.none},{state.none},{events.NO_WORK}"
         cells, limit, batch = state.plain_cells, events.NO_WORK, None
     else:
         state.was_plain = False
@@ -104,7 +106,7 @@ def schedule_ends(began: int, scheduled: Any, scheduler: Any) -> None:
     if key in pending:
         give_up(state, key, "dropped")
     pending[key] = (
-        state.number, began, now, f"{began},{now - began},{cells},{free},{state.constants}", limit, batch
+        state.number, began, now, f"{began},{now - began},{cells},{free:d},{state.constants}", limit, batch
     )  # fmt: skip
     if len(pending) > MOST_IN_FLIGHT:
         give_up(state, next(iter(pending)), "forgotten")
@@ -130,9 +132,8 @@ def describe(state: StepState, scheduler: Any, scheduled: Any) -> tuple[str, str
         state.caps, scheduler, scheduled, waiting - skipped, context_requests, no_space, state.deferring
     )
     state.preempted = 0
-    state.deferring = False
     cells = (
-        f"{running},{waiting},{skipped},{requests},{tokens},{context_requests},{context_tokens},{recomputed},"
+        f"{running},{waiting},{skipped},{requests},{tokens:d},{context_requests},{context_tokens},{recomputed},"
         f"{preempted},{limit}"
     )
     return cells, limit, Batch(context_requests, context_tokens, recomputed, preempted)

@@ -13,10 +13,14 @@ from profilemate.trackers.forward_passes.recorder import FORWARD, contribute
 TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
 
 
+UNTOLD = (0,)
+"""In the place of what vLLM 0.11 does not tell."""
+
+
 class Totals:
     """What was counted so far. Decode passes, which are most, are all passes without the others."""
 
-    __slots__ = ("others", "requests", "tokens")
+    __slots__ = ("others", "passes", "requests", "tokens")
 
     def __init__(self) -> None:
         """Nothing yet."""
@@ -24,19 +28,19 @@ class Totals:
 
     def forget(self) -> None:
         """For a forked child."""
-        self.requests = self.tokens = 0
+        self.passes = self.requests = self.tokens = 0
         self.others: dict[str, list[int]] = {}
 
     def add_other(self, phase: str, requests: int, tokens: int, context_tokens: int) -> None:
-        """One pass that was not a decode."""
+        """A pass that is no decode; it is counted among all as well."""
         total = self.others.setdefault(phase, [0, 0, 0, 0])
         for place, value in enumerate((1, requests, tokens, context_tokens)):
             total[place] += value
 
-    def by_phase(self, passes: int) -> dict[str, list[int]]:
-        """Passes, requests, tokens and context tokens of each phase; `passes` is the number of all."""
+    def by_phase(self) -> dict[str, list[int]]:
+        """Passes, requests, tokens and context tokens of each phase."""
         sums = [sum(column) for column in zip(*self.others.values())] or [0, 0, 0, 0]  # noqa: B905 (3.10: as long)
-        decode = [passes - sums[0], self.requests - sums[1], self.tokens - sums[2], 0]
+        decode = [self.passes - sums[0], self.requests - sums[1], self.tokens - sums[2], 0]
         return {**self.others, **({"decode": decode} if decode[0] else {})}
 
 
@@ -46,28 +50,33 @@ COUNTED = Totals()
 def pass_cells(scheduler_output: Any) -> str:
     """The columns of events.PASSES."""
     requests, tokens = len(scheduler_output.num_scheduled_tokens), scheduler_output.total_num_scheduled_tokens
+    outputs = getattr(scheduler_output.scheduled_cached_reqs, "num_output_tokens", UNTOLD)
+    phase, context = "decode", "0,0"
+    if scheduler_output.scheduled_new_reqs or 0 in outputs:  # else context_of would count none, for a call more
+        phase, context = other_phase(scheduler_output, requests, tokens)
+    COUNTED.passes += 1
     COUNTED.requests += requests
     COUNTED.tokens += tokens
-    cached = scheduler_output.scheduled_cached_reqs
+    return f"{phase},{requests},{tokens},{context},{FORWARD.execute_ns},{FORWARD.sample_ns}"
+
+
+def other_phase(scheduler_output: Any, requests: int, tokens: int) -> tuple[str, str]:
+    """Phase of a pass with context requests, and the text of their number and tokens."""
     try:
-        if (
-            not scheduler_output.scheduled_new_reqs and 0 not in cached.num_output_tokens
-        ):  # as context_of, in a call less
-            return f"decode,{requests},{tokens},0,0,{FORWARD.execute_ns},{FORWARD.sample_ns}"
         context_requests, context_tokens = context_of(scheduler_output)
     except AttributeError:  # vLLM 0.11
         COUNTED.add_other("", requests, tokens, 0)
-        return f",{requests},{tokens},,,{FORWARD.execute_ns},{FORWARD.sample_ns}"
+        return "", ","
     phase = "prefill" if context_requests == requests else "mixed"
     COUNTED.add_other(phase, requests, tokens, context_tokens)
-    return f"{phase},{requests},{tokens},{context_requests},{context_tokens},{FORWARD.execute_ns},{FORWARD.sample_ns}"
+    return phase, f"{context_requests},{context_tokens}"
 
 
 def write_totals() -> None:
     """Old rows are about to go: the counts by phase stay."""
-    now, passes = monotonic_ns(), FORWARD.number
-    for phase, total in COUNTED.by_phase(passes).items():
-        TOTALS.add((now, passes, phase, *total))
+    now = monotonic_ns()
+    for phase, total in COUNTED.by_phase().items():
+        TOTALS.add((now, FORWARD.number, phase, *total))
 
 
 def after_fork() -> None:

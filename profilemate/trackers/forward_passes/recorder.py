@@ -130,7 +130,7 @@ class Forward:
         contributor.failures += 1
         name = f"{contributor.cells.__module__}.{contributor.cells.__qualname__}"
         if contributor.failures == 1:
-            THIS.warnings.append(f"cells of the pass row are missing, {name} failed: {type(error).__name__}: {error}")
+            THIS.warnings.append(f"cells of the pass row are missing: {name} failed ({type(error).__name__})")
             THIS.dirty = True
         if contributor.failures == FAILURES_BEFORE_OFF:
             contributor.cells = contributor.nothing

@@ -14,7 +14,7 @@ from profilemate.trackers.view import Cells, CsvFile, TextFile, View
 TIMING_FILE = "forward_pass_timing.csv"
 HEADER = (
     "timestamp_sec", "phase", "batch_size", "num_tokens", "forward_time_ms", "throughput_tokens_per_sec", "clock",
-    "host_ms", "execute_model_ms", "sample_tokens_ms", "runtime_mode", "context_requests", "context_tokens",
+    "host_ms", "execute_model_ms", "sample_tokens_ms", "mode", "context_requests", "context_tokens",
     "decode_requests", "decode_tokens", "step", "forward", "engine",
 )  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 The router is asked in Python once per MoE layer and pass in eager mode, and while a CUDA graph is being captured; what it
 does there is one or two small operations on the device, which the graph captures too. Where torch.compile would trace the
-router's Python (vLLM's CPU platform), the hook on it is taken out before that happens: a trace of it would change the
-compiled graph and its key in vLLM's cache.
+router's Python (vLLM's CPU platform), the hook on it is not in place when that happens: a trace of it would change the
+compiled graph and its key in vLLM's cache. So it is taken out before every load, and goes in again where the loaded model
+is known to be safe.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from profilemate.probe import install, phase
-from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SELF, Hook, take_out
+from profilemate.probe.hook import AHEAD, AROUND, FAILURES_BEFORE_OFF, SELF, Hook, take_out
 from profilemate.probe.identity import GPU_WORKER, V1_RUNNER, V2_RUNNER, read
 from profilemate.probe.process import FULL_FLUSH_NS, THIS
+from profilemate.trackers.moe_routing import traced
 from profilemate.trackers.moe_routing.counters import Counters
 from profilemate.trackers.moe_routing.layers import COUNTED_METHOD, NO_HOOK, OTHER_ROUTER, TRACED, MoeLayer, layers_of
 from profilemate.trackers.moe_routing.model import STREAMS, MoeModel
@@ -39,6 +41,9 @@ class Slot(NamedTuple):
 
 
 _slots: dict[int, Slot] = {}
+_keys_in_graph: list[int] = []
+"""Keys of the routers of the model that was loaded last, by the numbers that its compiled graph has of them."""
+
 _models: dict[int, MoeModel] = {}
 _runners: dict[int, Any] = {}
 _models_met = 0
@@ -48,16 +53,26 @@ _next_flush_ns = 0
 # -- loading ------------------------------------------------------------------------------------------------------------
 
 
-def model_loaded(result: Any, worker: Any) -> None:
-    """A worker has its model: know its routers, and make the tables that they are counted into."""
+def loading_begins(worker: Any) -> None:
+    """A worker is to load a model: nothing is on the routers until it is known whether they will be traced."""
+    state = install.states.get(ROUTER_HOOK)
+    if state is not None and state.state == "put_in":
+        take_out(state)
+        THIS.dirty = True
+
+
+def model_loaded(token: None, result: Any, worker: Any) -> None:
+    """It has its model: know its routers, and make the tables that they are counted into."""
     global _models_met
     runner = worker.model_runner
     config = worker.vllm_config
     model = runner.get_model() if hasattr(runner, "get_model") else runner.model
     layers = layers_of(model, config)
-    watch_routers(any(layer.unseen == TRACED for layer in layers))
-    if not router_hook_is_in():
+    are_traced = any(layer.unseen == TRACED for layer in layers)
+    if not watch_routers(are_traced):
         layers = [layer._replace(unseen=layer.unseen or NO_HOOK) for layer in layers]
+    if are_traced and THIS.settings.moe_traced:
+        layers = put_into_the_graph(model, layers)
     counted = [layer for layer in layers if not layer.unseen]
     counters = make_counters(counted, runner, config) if counted else None
     moe = MoeModel(_models_met, layers or unknown_layers(config), counters)
@@ -118,23 +133,44 @@ def forget(key: int) -> None:
             del _slots[slot]
 
 
-def watch_routers(are_traced: bool) -> None:
-    """Take the hook on the routers out where it would be traced, and put it in again for a later model where not."""
+def watch_routers(are_traced: bool) -> bool:
+    """Put the hook on the routers in, unless they will be traced. False where it could be in and is not."""
     state, module = install.states.get(ROUTER_HOOK), sys.modules.get(BASE_ROUTER)
     if state is None or module is None:
-        return
+        return False
     if are_traced:
-        take_out(state)
         state.reason = "torch.compile would trace it here"
-        THIS.dirty = True
-    elif state.state == "taken_out":
+        return True
+    if state.state == "taken_out":
         install.install(state, module)
+    return state.state == "put_in"
 
 
-def router_hook_is_in() -> bool:
-    """Whether the routers can be counted in this process."""
-    state = install.states.get(ROUTER_HOOK)
-    return state is not None and state.state == "put_in"
+def put_into_the_graph(model: Any, layers: list[MoeLayer]) -> list[MoeLayer]:
+    """Let the graph that will be compiled count; returns the layers, those that it will as counted ones.
+
+    The number that the graph keeps of a layer is its place, which is the same in the next process that loads the graph.
+    """
+    routers = {id(module.router): module.router for module in model.modules() if hasattr(module, "router")}
+    _keys_in_graph[:] = [layer.key for layer in layers]
+    return [
+        layer._replace(unseen="")
+        if layer.unseen == TRACED and traced.watch(routers[layer.key], number, count_traced)
+        else layer
+        for number, layer in enumerate(layers)
+    ]
+
+
+def count_traced(topk_ids: Any, number: int) -> None:
+    """The compiled graph of the model that was loaded last runs; nothing of ours may raise in it."""
+    key = _keys_in_graph[number] if number < len(_keys_in_graph) else 0
+    slot, state = _slots.get(key), install.states.get(ROUTER_HOOK)
+    if slot is None or state is None or state.failures >= FAILURES_BEFORE_OFF:
+        return
+    try:
+        slot.counters.count(slot.number, slot.top_k, topk_ids)
+    except Exception:
+        state.fail()
 
 
 # -- a pass -------------------------------------------------------------------------------------------------------------
@@ -225,15 +261,21 @@ def after_fork() -> None:
     """A forked child has no model yet."""
     global _models_met, _next_flush_ns
     _slots.clear()
+    _keys_in_graph.clear()
     _models.clear()
     _runners.clear()
     _models_met = _next_flush_ns = 0
 
 
 atexit.register(last_words)
+if THIS.settings.moe_traced:
+    traced.use_own_compile_cache()
 
 HOOKS = (
-    Hook("moe_worker.load_model", "moe_routing", GPU_WORKER, "Worker.load_model", FOLLOWING, None, model_loaded, (SELF,)),
+    Hook(
+        "moe_worker.load_model", "moe_routing", GPU_WORKER, "Worker.load_model", AROUND, loading_begins, model_loaded,
+        (SELF,),
+    ),
     Hook(
         "v1_runner.moe_pass", "moe_routing", V1_RUNNER, "GPUModelRunner.execute_model", AROUND, pass_begins, pass_ends,
         (SELF, "scheduler_output"),

@@ -80,7 +80,7 @@ def _sources(session: Session) -> Iterator[Source]:
         *(
             _rows(session, process, table, numbers)
             for process in session.processes
-            for table in (events.ARRIVALS, events.IN_ENGINE, events.PREEMPTIONS, events.ENDS)
+            for table in IN_ORDER
         ),
         key=lambda source: source.time_ns,
     )
@@ -187,6 +187,9 @@ def _preempted(life: Life, source: Source) -> None:
         one.recomputed_tokens = recomputed
         one.recovered_ns = source.time_ns if event == "recovered" else None
 
+
+IN_ORDER = (events.ARRIVALS, events.PREEMPTIONS, events.IN_ENGINE, events.ENDS)
+"""Of rows of one moment: a request's end in the scheduler comes after what its last preemption came to."""
 
 REQUEST_AT = {table.name: table.columns.index("request") for table in events.TABLES if "request" in table.columns}
 READERS = {
