@@ -101,7 +101,7 @@ def settings_are_good(environ: Mapping[str, str]) -> list[Check]:
         *(f"the tracker {word} is not there" for word in gone),
     )
     return [Check("settings", WARNING, text, "correct or unset the setting") for text in warnings] or [
-        Check("settings", OK, "all settings are understood")
+        Check("settings", OK, "all settings are understood" + "".join(f"; tracker of yours: {word}" for word in users))
     ]
 
 

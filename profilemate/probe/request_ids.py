@@ -26,12 +26,12 @@ def hash_number(data: bytes) -> int:
 
 def hash_texts(data: Iterable[bytes]) -> list[str]:
     """The numbers of many at once, as 16 hexadecimal digits each: a quarter of the time."""
-    keyed = blake2b(key=_secret(), digest_size=DIGEST_BYTES)
+    copy = blake2b(key=_secret(), digest_size=DIGEST_BYTES).copy
     texts = []
     for one in data:
-        digest = keyed.copy()
-        digest.update(one)
-        texts.append(digest.hexdigest())
+        keyed = copy()
+        keyed.update(one)
+        texts.append(keyed.hexdigest())
     return texts
 
 

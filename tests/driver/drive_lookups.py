@@ -163,12 +163,12 @@ def lru_model() -> dict[str, Any]:
 
 
 def small_table() -> dict[str, Any]:
-    """Four entries remember what left the cache: most of it must be told as unknown, none of it as new."""
+    """Eight blocks that left the cache are remembered: most must be told as unknown, none of the gone ones as new."""
     from profilemate.trackers.prefix_lookups import cache
 
-    places, cache.PLACES = cache.PLACES, 2
+    per_part, cache.GONE_PER_PART = cache.GONE_PER_PART, 1
     play, rng = Play("--blocks", "21"), random.Random(6)
-    cache.PLACES = places
+    cache.GONE_PER_PART = per_part
     watcher = lookup_oracle.Watcher(play.scheduler, BLOCK)
     for _ in range(120):
         play.run(tokens(10 + rng.randrange(8), rng.randint(20, 200)))
@@ -185,7 +185,7 @@ def admitted_late() -> dict[str, Any]:
         play.step()
     assert watcher.lookups > 3 * len(watcher.rows)
     assert any(one["resumed"] for one in watcher.rows)
-    return {"exact": watcher.rows}
+    return {"exact": watcher.dated_rows()}
 
 
 def random_trace(*arguments: str) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def random_trace(*arguments: str) -> dict[str, Any]:
     scheduler.kv_cache_manager.make_prefix_cache_stats = watched
     driver.run()
     watched()
-    return {"exact": watcher.rows, "vllm": watcher.stats}
+    return {"exact": watcher.dated_rows(), "vllm": watcher.stats}
 
 
 def connector() -> dict[str, Any]:

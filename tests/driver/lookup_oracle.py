@@ -22,7 +22,8 @@ class Watcher:
         self.pool = self.manager.block_pool
         self.block_size = block_size
         self.live: dict[bytes, set[int]] = {}
-        self.gone: dict[bytes, tuple[str, int]] = {}
+        self.gone: dict[bytes, tuple[str, int, int]] = {}
+        self.ends: list[int] = []
         self.looked: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, Any]] = []
         self.lookups = 0
@@ -30,6 +31,7 @@ class Watcher:
         self._watch_map()
         self._watch_reset()
         self._watch_lookups()
+        self._watch_schedule(scheduler)
 
     def _watch_map(self) -> None:
         held = self.pool.cached_block_hash_to_block
@@ -51,7 +53,17 @@ class Watcher:
         self.live[key].discard(block_id)
         if not self.live[key]:
             del self.live[key]
-        self.gone[key] = ("evicted", time.monotonic_ns())
+        self.gone[key] = ("evicted", time.monotonic_ns(), len(self.ends))
+
+    def _watch_schedule(self, scheduler: Any) -> None:
+        schedule = scheduler.schedule
+
+        def watched(*arguments: Any) -> Any:
+            result = schedule(*arguments)
+            self.ends.append(time.monotonic_ns())
+            return result
+
+        scheduler.schedule = watched
 
     def _watch_reset(self) -> None:
         reset = self.pool.reset_prefix_cache
@@ -60,7 +72,7 @@ class Watcher:
             done = reset()
             if done:
                 now = time.monotonic_ns()
-                self.gone.update({key: ("reset", now) for key in self.live})
+                self.gone.update({key: ("reset", now, len(self.ends)) for key in self.live})
                 self.live = {}
                 self._watch_map()
             return bool(done)
@@ -87,14 +99,14 @@ class Watcher:
     def _expect(self, request: Any, hit: int) -> dict[str, Any]:
         asked = request.num_tokens
         missed: Counter[str] = Counter()
-        evicted: list[int] = []
+        evicted: list[tuple[int, int]] = []
         if not self.manager.enable_caching or request.skip_reading_prefix_cache:
             missed["off"] = asked
         else:
             for end in range(hit + self.block_size, asked, self.block_size):
-                reason, when = self._why(request.block_hashes[end // self.block_size - 1])
+                reason, when, call = self._why(request.block_hashes[end // self.block_size - 1])
                 missed[reason] += self.block_size
-                evicted += [when] if reason == "evicted" else []
+                evicted += [(when, call)] if reason == "evicted" else []
             rest = asked % self.block_size
             missed["short" if rest else "last"] += rest or self.block_size
         return {
@@ -102,19 +114,27 @@ class Watcher:
             "asked": asked,
             "hit": hit,
             **{name: missed[name] for name in REASONS},
-            "newest_ns": max(evicted, default=None),
-            "oldest_ns": min(evicted, default=None),
+            "newest": max(evicted, default=None),
+            "oldest": min(evicted, default=None),
         }
 
-    def _why(self, block_hash: bytes) -> tuple[str, int]:
+    def dated_rows(self) -> list[dict[str, Any]]:
+        """With the times between which the evictions must be dated: their own, and the end of their schedule() call."""
+        for row in self.rows:
+            for name in ("newest", "oldest"):
+                if row[name] is not None:
+                    row[name] = (row[name][0], self.ends[row[name][1]])
+        return self.rows
+
+    def _why(self, block_hash: bytes) -> tuple[str, int, int]:
         keys = [block_hash + group.to_bytes(4, "big") for group in range(self.manager.num_kv_cache_groups)]
         absent = [key for key in keys if key not in self.live]
         if not absent:
-            return "untaken", 0
+            return "untaken", 0, 0
         left = [self.gone[key] for key in absent if key in self.gone]
         if left:
             return max(left, key=lambda one: one[1])
-        return ("unkept" if len(absent) < len(keys) else "new"), 0
+        return ("unkept" if len(absent) < len(keys) else "new"), 0, 0
 
 
 class Lru:

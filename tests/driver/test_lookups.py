@@ -20,8 +20,6 @@ import streams
 DRIVE = environment.ROOT / "tests" / "driver" / "drive_lookups.py"
 REASONS = ("short", "last", "new", "evicted", "reset", "untaken", "unkept", "unknown", "off")
 EXACT = ("admitted_late", "default", "async", "hybrid", "resets")
-AGE_TOLERANCE_NS = 5_000_000
-"""The watcher reads its clock in another call."""
 
 
 class Scenes(NamedTuple):
@@ -78,11 +76,12 @@ def test_rows_equal_those_of_a_watcher_without_bounds(scenes: Scenes, scene: str
     assert [told(row) for row in rows] == [wanted(row) for row in truth]
     assert [row["resumed"] for row in rows] == [str(row["resumed"]) for row in truth]
     for row, true in zip(rows, truth, strict=True):
-        for name in ("newest_ns", "oldest_ns"):
+        for name in ("newest", "oldest"):
             if true[name] is None:
-                assert row[name] == ""
+                assert row[f"{name}_ns"] == ""
             else:
-                assert abs(int(row[name]) - true[name]) < AGE_TOLERANCE_NS
+                earliest, latest = true[name]
+                assert earliest <= int(row[f"{name}_ns"]) <= latest
 
 
 def test_the_scenes_have_every_reason(scenes: Scenes) -> None:
@@ -129,7 +128,7 @@ def test_totals_equal_vllms_own_and_those_of_the_kv_cache_tracker(scenes: Scenes
     assert [int(last[name]) for name in kept] == [sums[name] for name in ours]
 
 
-def test_a_table_of_four_entries_says_unknown_and_never_lies(scenes: Scenes) -> None:
+def test_a_table_of_eight_entries_says_unknown_and_never_lies(scenes: Scenes) -> None:
     rows, truth = scenes.rows("small_table"), scenes.known["small_table"]["truth"]
     assert len(rows) == len(truth)
     unknown = 0
@@ -149,7 +148,7 @@ def test_a_prompt_of_128k_tokens_is_written_in_many_steps(scenes: Scenes) -> Non
     assert max(known["keyed_per_step"]) <= known["limit"] + 1  # and the block before a row's first
     assert sum(n > 0 for n in known["keyed_per_step"]) > 8192 // known["limit"]
     assert known["waiting"] == [0, 0, 0, 0], "the order was not complete before the request had ended"
-    assert known["kept_bytes"] < 64 << 10
+    assert known["kept_bytes"] < 4 * 8192 * 150  # what is remembered: blocks that left the cache, and written ones
 
 
 def orders(rows: list[dict[str, str]]) -> list[list[str]]:
@@ -183,14 +182,14 @@ def test_the_blocks_of_long_prompts_are_there_in_order(scenes: Scenes) -> None:
         per_lookup[row["lookup"]] += len(row["numbers"].split())
     first, second, *known_before = per_lookup.values()
     assert (first, second) == (8192, 8192)
-    assert max(known_before) < 100, "what was written is written again, but for the little that was forgotten"
+    assert known_before == [2, 0], "what was written is written again"
 
 
 def test_no_more_blocks_are_looked_at_than_a_step_may(scenes: Scenes) -> None:
-    """Eight thousand evicted blocks: the first 512, then every fifteenth."""
+    """Eight thousand evicted blocks: the first 128, then every 63rd."""
     rows = scenes.rows("long_prompt")
     row = rows.pop(2)
-    assert int(row["every"]) == 15
+    assert int(row["every"]) == 63
     assert int(row["evicted_tokens"]) + int(row["hit_tokens"]) + 8 == int(row["asked_tokens"])
     assert [other["every"] for other in rows] == ["1", "1", "1"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import pytest
 import streams
 
 DRIVE = environment.ROOT / "tests" / "driver" / "drive_operations.py"
-LONGEST_AROUND_SECONDS = 50e-6
-"""Between the two clocks of a call lie our handlers and the other trackers'; as the mean over all calls."""
+LONGEST_AROUND_SECONDS = 200e-6
+"""Between the two clocks of a call lie our handlers, and the write at the end of a step; the median over the calls with rows,
+since a busy machine may stop us there."""
 
 LONGEST_PAUSE_SECONDS = 1.3
 """Of a process younger than 50 s: totals once a second, at the end of a step; the steps here take milliseconds."""
@@ -48,46 +50,50 @@ def drive(folder: Path, *arguments: str, code: int = 0, **more: str) -> Run:
     return Run(json.loads((folder / "spans.json").read_text()), streams.only_session(folder / "p"))
 
 
-@pytest.fixture(scope="module", params=["sync", "async"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole trace; every 7th call has a row."""
-    folder = tmp_path_factory.mktemp(request.param)
-    options = ["--async"] if request.param == "async" else []
-    return drive(folder, *options, "--requests", "60", PROFILEMATE_CPU_OPERATION_ROWS_EVERY="7")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole trace on the asynchronous scheduler, whose steps overlap; every 7th call has a row."""
+    folder = tmp_path_factory.mktemp("async")
+    return drive(folder, "--async", "--requests", "60", PROFILEMATE_CPU_OPERATION_ROWS_EVERY="7")
 
 
 @pytest.mark.parametrize("operation", ["schedule", "update_from_output"])
-def test_calls_are_exact_and_their_time_is_within_the_handlers(run: Run, operation: str) -> None:
+def test_calls_are_exact_and_within_the_second_clocks(run: Run, operation: str) -> None:
     spans, told = run.spans[operation], run.totals()[operation]
+    durations = [ended - began for began, ended in spans]
     assert int(told["calls"]) == len(spans) > 100
-    outer = sum(ended - began for began, ended in spans)
-    assert 0 <= outer - int(told["total_ns"]) / 1e9 <= len(spans) * LONGEST_AROUND_SECONDS
-    assert int(told["min_ns"]) / 1e9 <= min(ended - began for began, ended in spans)
-    assert int(told["max_ns"]) / 1e9 <= max(ended - began for began, ended in spans)
-    assert sum(int(count) for part in told["histogram"].split(";") for count in part.split(":")[1].split(" ")) == len(
-        spans
-    )
+    assert int(told["total_ns"]) / 1e9 <= sum(durations)
+    assert int(told["min_ns"]) / 1e9 <= min(durations) and int(told["max_ns"]) / 1e9 <= max(durations)
+    counts = [int(count) for part in told["histogram"].split(";") for count in part.split(":")[1].split(" ")]
+    assert sum(counts) == len(spans)
+
+
+@pytest.mark.parametrize("operation", ["schedule", "update_from_output"])
+def test_every_seventh_call_has_a_row_with_the_time_of_that_call(run: Run, operation: str) -> None:
+    rows, spans = run.rows(operation), run.spans[operation]
+    assert [int(row["call"]) for row in rows] == list(range(7, len(spans) + 1, 7))
+    around = []
+    for row, (began, ended) in zip(rows, spans[6::7], strict=True):
+        ours = int(row["time_ns"]) / 1e9, (int(row["time_ns"]) + int(row["duration_ns"])) / 1e9
+        assert began <= ours[0] <= ours[1] <= ended
+        around.append(ended - began - (ours[1] - ours[0]))
+    assert statistics.median(around) <= LONGEST_AROUND_SECONDS
 
 
 def test_steps_are_the_time_that_they_cover_together(run: Run) -> None:
-    """With async scheduling a step begins while the one before it is open."""
-    told, count = run.totals()["engine_step"], len(run.spans["schedule"])
-    assert int(told["calls"]) == count
-    assert run.spans["step_seconds"] == pytest.approx(
-        int(told["total_ns"]) / 1e9, abs=2 * count * LONGEST_AROUND_SECONDS
+    """A step begins while the one before it is open; what it shares with that one is not its own."""
+    begins, ends = (
+        [began for began, _ in run.spans["schedule"]],
+        [ended for _, ended in run.spans["update_from_output"]],
     )
-
-
-@pytest.mark.parametrize("operation", ["schedule", "update_from_output", "engine_step"])
-def test_every_seventh_call_has_a_row(run: Run, operation: str) -> None:
-    rows, calls = run.rows(operation), len(run.spans["schedule"])
-    assert [int(row["call"]) for row in rows] == list(range(7, calls + 1, 7))
-    if operation == "schedule":
-        spans = run.spans["schedule"][6::7]
-        for row, (began, ended) in zip(rows, spans, strict=True):
-            assert (
-                began <= int(row["time_ns"]) / 1e9 <= int(row["time_ns"]) / 1e9 + int(row["duration_ns"]) / 1e9 <= ended
-            )
+    assert int(run.totals()["engine_step"]["calls"]) == len(ends)
+    own = [end - max(begin, before) for begin, end, before in zip(begins, ends, [0.0, *ends[:-1]], strict=True)]
+    rows = run.rows("engine_step")
+    assert [int(row["call"]) for row in rows] == list(range(7, len(ends) + 1, 7))
+    apart = [abs(int(row["duration_ns"]) / 1e9 - one) for row, one in zip(rows, own[6::7], strict=True)]
+    assert statistics.median(apart) <= 2 * LONGEST_AROUND_SECONDS
+    assert sum(own) == pytest.approx(run.spans["step_seconds"])
+    assert sum(end - begin for begin, end in zip(begins, ends, strict=True)) > 1.3 * sum(own)
 
 
 def test_a_kill_loses_the_last_pause_at_most(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
     run_forwards.py OUT.json --model FOLDER [--compilation JSON] [--llm JSON]
 
 What is a context request is told by the scheduler's own requests: one whose scheduled tokens begin before the end of its
-prompt (nothing is preempted here). Beside it stands what vLLM's `compute_iteration_details` says. Calls of the runner are timed around the instance's methods, past any hook on classes.
+prompt (nothing is preempted here). Beside it stands what vLLM's `compute_iteration_details` says. Calls of the runner are
+timed around the instance's methods, past any hook on classes.
 """
 
 from __future__ import annotations

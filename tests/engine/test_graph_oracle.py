@@ -103,8 +103,7 @@ def test_no_descriptor_is_captured_twice(run: Run) -> None:
 
 def test_dispatch_rows_equal_vllms_cudagraph_stats_one_by_one(run: Run) -> None:
     ours = [
-        [row["runtime_mode"], int(row["unpadded_tokens"]), int(row["num_tokens"])]
-        for row in run.rows("forward_passes")
+        [row["runtime_mode"], int(row["unpadded_tokens"]), int(row["num_tokens"])] for row in run.rows("forward_passes")
     ]
     assert ours == run.oracle["stats"]
     assert {mode for mode, _, _ in ours} >= {"NONE"}

@@ -152,3 +152,11 @@ def test_nothing_is_kept_of_requests_that_are_over(run: Run) -> None:
     assert summary["total_preemptions"] == len(run.oracle["preemptions"])
     assert summary["total_requests"] == 60
     assert run.oracle["left"] == {"waiting": 0, "prefilling": 0, "preempted": 0, "recovering": 0, "awaited": 0}
+
+
+def test_reasons_are_vllm_s_own() -> None:
+    request = pytest.importorskip("vllm.v1.request")
+    from profilemate.trackers.requests.life import REASONS
+
+    for status, reason in REASONS.items():
+        assert reason == str(request.RequestStatus.get_finished_reason(request.RequestStatus[f"FINISHED_{status}"]))

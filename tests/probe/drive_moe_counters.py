@@ -1,13 +1,14 @@
 """Count choices of experts in real tensors, as a captured graph would do it again, and print what the tables hold as JSON.
 
 A "graph" here is a function that was made once and is called again: like a graph, it only knows the tensors, not what this
-pass is.
+pass is. `drive_moe_counters.py cost` says what counting costs on this CPU.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from profilemate.probe.pace import SHORTEST_PAUSE_NS
 from profilemate.probe.process import THIS
-from profilemate.trackers.moe_routing import hooks, model
+from profilemate.trackers.moe_routing import hooks, model, pair_rows
 from profilemate.trackers.moe_routing.counters import MOST_PAIR_BYTES, Counters, fits
 from profilemate.trackers.moe_routing.layers import MoeLayer
+from profilemate.trackers.moe_routing.pair_rows import PairRows
+from profilemate.trackers.moe_routing.streams import COUNTS, PAIRS
 
 EXPERTS, TOP_K, MOST_ROWS = 6, 2, 8
 IDS = [[0, 1], [1, 2], [5, 0], [4, 3], [-1, -1], [-1, 1 << 30]]
@@ -137,21 +141,84 @@ def device_copy() -> Any:
     """A table on a device: rows come when the copy is there, and hold what was counted when it was asked for."""
     made = counters(pairs=True)
     moe = model.MoeModel(0, made.layers, made)
-    copies = moe._copies
-    assert copies is not None
-    copies._event, copies._hosts = SlowEvent(), [torch.empty_like(table) for table in copies._tables]
+    assert moe._copy is not None and moe._pairs is not None
+    for copy in (moe._copy, moe._pairs._copy):
+        copy._event, copy._host = SlowEvent(), torch.empty_like(copy._table)
     rows = []
     for number in range(5):
         moe.begin(1)
         made.count(0, TOP_K, torch.tensor([[number, 5]], dtype=torch.int32))
         moe.end(THIS.began_ns + 1)
-        rows.append([row.strip().split(",")[3:] for row in model.COUNTS.pending if isinstance(row, str)])
+        rows.append([row.strip().split(",")[3:] for row in COUNTS.pending if isinstance(row, str)])
+    now = THIS.began_ns + 1 + SHORTEST_PAUSE_NS // model.IDLE_SHARE
+    idle = [moe.end(now - 1, is_idle=True), moe.end(now, is_idle=True), moe.end(2 * now, is_idle=True)]
+    after_idle = [row.strip().split(",")[3:] for row in COUNTS.pending if isinstance(row, str)][-2:]
+    moe.begin(1)
+    moe.end(now + 1)
     moe.last_look()
-    last = [row.strip().split(",")[3:] for row in model.COUNTS.pending if isinstance(row, str)][-2:]
-    return {"rows": rows, "last": last, "pairs": len(model.PAIRS.pending)}
+    last = [row.strip().split(",")[3:] for row in COUNTS.pending if isinstance(row, str)][-2:]
+    return {"rows": rows, "idle": idle, "after_idle": after_idle, "last": last, "pairs": len(PAIRS.pending)}
 
 
-PARTS = (padding_and_replays, a_pass_that_raised, types, outside, too_many_rows, limits, own_rows, device_copy)
+def spread_pairs() -> Any:
+    """Five passes, whose pairs are asked for at the first and the last one."""
+    made = counters(pairs=True)
+    assert made.pairs is not None
+    rows = PairRows(0, made.layers, made.pairs)
+    rows._rows_at_once = 5
+    PAIRS.pending.clear()
+    numbers = []
+    for number, now in enumerate((1, 2, 3, 4, 1 + pair_rows.SHORTEST_PAUSE_NS)):
+        made.begin(1)
+        made.count(0, TOP_K, torch.tensor([[0, 1]], dtype=torch.int32))
+        made.end()
+        rows.look(now, 0, number + 1)
+        numbers.append(len(PAIRS.pending))
+    return [numbers, [str(row).strip().split(",")[2:] for row in PAIRS.pending]]
+
+
+def cost(experts: int = 128, top_k: int = 8, num_layers: int = 48, repeats: int = 50) -> str:
+    """Microseconds of counting one layer on this CPU, at the fastest of some passes, and of writing the counts down once."""
+    said = []
+    for num_tokens, with_pairs in ((1, False), (32, False), (2048, False), (32, True)):
+        made = Counters([layer(n, experts, top_k) for n in range(num_layers)], torch.device("cpu"), 2048, with_pairs)
+        ids = torch.randint(0, experts, (num_tokens, top_k), dtype=torch.int32)
+        times = []
+        for _ in range(repeats):
+            made.begin(num_tokens)
+            began = time.perf_counter()
+            for number in range(num_layers):
+                made.count(number, top_k, ids)
+            times.append((time.perf_counter() - began) / num_layers * 1e6)
+        moe = model.MoeModel(0, made.layers, made)
+        writes = []
+        for number in range(repeats):
+            moe.begin(num_tokens)
+            began = time.perf_counter()
+            moe.look(THIS.began_ns + (number << 40))
+            writes.append((time.perf_counter() - began) * 1e3)
+        pairs = " with pairs" if with_pairs else ""
+        said.append(
+            f"{num_tokens} tokens{pairs}: {min(times):.1f} us a layer; counts read and formatted in {min(writes):.1f} ms"
+        )
+    return "\n".join(said)
+
+
+PARTS = (
+    padding_and_replays,
+    a_pass_that_raised,
+    types,
+    outside,
+    too_many_rows,
+    limits,
+    own_rows,
+    device_copy,
+    spread_pairs,
+)
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["cost"]:
+        torch.set_num_threads(1)
+        print(cost())
+        sys.exit()
     print(json.dumps({part.__name__: part() for part in PARTS}))

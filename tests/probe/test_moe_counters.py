@@ -76,5 +76,19 @@ def test_a_copy_is_written_when_it_has_come(seen: dict[str, Any]) -> None:
     rows = seen["device_copy"]["rows"]
     assert rows[0] == rows[1] == []
     assert rows[2] == rows[4] == [["1", "1", "0", "1 0 0 0 0 1"], ["1", "1", "0", "0 0 0 0 0 0"]]
-    assert seen["device_copy"]["last"] == [["5", "5", "0", "1 1 1 1 1 5"], ["5", "5", "0", "0 0 0 0 0 0"]]
-    assert seen["device_copy"]["pairs"] == 4 * 6
+    assert seen["device_copy"]["last"] == [["6", "6", "0", "1 1 1 1 1 5"], ["6", "6", "0", "0 0 0 0 0 0"]]
+
+
+def test_an_engine_that_goes_idle_is_read_after_a_quarter_of_the_pause(seen: dict[str, Any]) -> None:
+    """Its last passes would wait for the next request otherwise. Nothing new makes no row."""
+    assert seen["device_copy"]["idle"] == [False, True, False]
+    assert seen["device_copy"]["after_idle"][0] == ["5", "5", "0", "1 1 1 1 1 5"]
+    assert seen["device_copy"]["pairs"] == 2 * 2 * 6
+
+
+def test_pairs_are_read_seldom_and_written_a_few_rows_at_a_time(seen: dict[str, Any]) -> None:
+    """All rows of a reading are as of its moment, whatever was counted while they were written."""
+    numbers, rows = seen["spread_pairs"]
+    assert numbers == [5, 10, 12, 12, 17]
+    assert [row[:2] for row in rows] == [["0", "1"]] * 6 + [["3", "1"]] * 6 + [["0", "5"]] * 5
+    assert [row[3] for row in rows if row[2] == "0"] == ["0 1 0 0 0 0", "0 0 0 0 0 0", "0 5 0 0 0 0"]

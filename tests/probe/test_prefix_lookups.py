@@ -13,7 +13,7 @@ import pytest
 from profilemate.probe.engine_step import STEP
 from profilemate.trackers.prefix_lookups import cache as caches
 from profilemate.trackers.prefix_lookups import hooks, orders
-from profilemate.trackers.prefix_lookups.gone import GoneBlocks
+from profilemate.trackers.prefix_lookups.remembered import NUM_PARTS, Remembered
 
 BLOCK = 16
 
@@ -73,7 +73,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     utils = SimpleNamespace(make_block_hash_with_group_id=with_group)
     monkeypatch.setitem(sys.modules, "vllm.v1.core.kv_cache_utils", utils)
-    monkeypatch.setattr(caches, "PLACES", 1 << 14)
     hooks.after_fork()
     yield Server()
     hooks.after_fork()
@@ -92,43 +91,45 @@ def missed(row: dict[str, str]) -> dict[str, int]:
     return {name: tokens for name in reasons if (tokens := int(row[f"{name}_tokens"]))}
 
 
-def test_the_table_tells_the_last_time_or_that_it_cannot() -> None:
-    """Against a dict without bounds: what it does not hold is never told as never gone where it was."""
-    rng, table, truth = random.Random(3), GoneBlocks(16), dict[int, int]()
-    told = 0
-    for now in range(1, 600):
-        number = rng.randrange(-(1 << 63), 1 << 63) if rng.random() < 0.5 or not truth else rng.choice(list(truth))
-        table.add(number, truth.setdefault(number, 0) or now)
-        truth[number] = now if rng.random() < 0.9 else -now
-        table.add(number, truth[number])
-        for one, when in truth.items():
-            found = table.time_of(one)
-            assert found in (when, None)
+def test_what_is_remembered_is_the_last_time_or_that_it_cannot_be_told() -> None:
+    """Against a dict without bounds: what was forgotten is never told as never noted."""
+    rng, table, truth = random.Random(3), Remembered(8), dict[int, int]()
+    told = forgotten = 0
+    for now in range(1, 900):
+        some = [rng.randrange(400) for _ in range(rng.randint(1, 20))]
+        when = now if rng.random() < 0.9 else -now
+        table.add(some, when)
+        truth.update(dict.fromkeys(some, when))
+        for one, noted in truth.items():
+            found = table.value_of(one)
+            assert found in (noted, None)
             told += found is not None
+            forgotten += found is None
             if found is None:
-                assert table.reach_ns(one) >= abs(when)
-    assert told > 599 * 10
+                assert table.reach >= abs(noted)
+        assert sum(len(part) for part in table._parts) < 16 * NUM_PARTS
+    assert told > 10_000
+    assert forgotten > 10_000
 
 
-def test_a_table_that_never_overflowed_knows_what_is_new() -> None:
-    table = GoneBlocks(1 << 10)
-    table.add(5, 77)
-    assert [table.time_of(5), table.time_of(6), table.time_of(5 + (1 << 10))] == [77, 0, 0]
+def test_what_never_overflowed_knows_what_is_new() -> None:
+    table = Remembered(8)
+    table.add([5], 77)
+    assert [table.value_of(5), table.value_of(6), table.reach] == [77, 0, 0]
 
 
-def test_a_table_that_was_begun_late_knows_nothing_of_before() -> None:
-    table = GoneBlocks(1 << 10, since_ns=50)
-    table.add(5, 77)
-    assert [table.time_of(5), table.time_of(6)] == [77, None]
-    assert table.reach_ns(6) == 50
+def test_what_was_begun_late_knows_nothing_of_before() -> None:
+    table = Remembered(8, reach=50)
+    table.add([5], 77)
+    assert [table.value_of(5), table.value_of(6), table.reach] == [77, None, 50]
 
 
-def test_a_full_place_gives_up_its_older_entry() -> None:
-    table = GoneBlocks(1)
-    for number, time_ns in ((1, 10), (2, -20), (3, 30)):
-        table.add(number, time_ns)
-    assert [table.time_of(number) for number in (1, 2, 3)] == [None, -20, 30]
-    assert table.reach_ns(1) == 10
+def test_many_at_once_are_spread_over_parts() -> None:
+    """A reset drops everything that is cached: more than a part holds."""
+    table = Remembered(8)
+    table.add(range(8 * NUM_PARTS + 3), -9)
+    assert [table.value_of(n) for n in (0, 7, 8 * NUM_PARTS + 2)] == [None, None, -9]
+    assert table.reach == 9
 
 
 def test_evictions_before_vllm_0_24(server: Server) -> None:
@@ -245,6 +246,13 @@ def test_state_stays_bounded(server: Server) -> None:
     assert len(hooks._kept) == hooks.KEPT_LOOKUPS
 
 
+def test_evictions_that_nobody_settles_stay_bounded(server: Server) -> None:
+    hooks.scheduler_made(None, server)
+    for index in range(hooks.MOST_LEAVING + 9):
+        hooks.hashes_removed([key("a", index)], server.block_pool)
+    assert len(hooks.cache_of(server).leaving) < 9
+
+
 def test_a_pool_is_forgotten_when_it_is_gone(server: Server) -> None:
     hooks.scheduler_made(None, server)
     assert len(hooks._caches) == 1
@@ -303,6 +311,17 @@ def test_a_window_group_that_kept_nothing(server: Server) -> None:
     server.ask("a", 70)
     server.schedule(a=70)
     assert missed(rows()[0]) == {"untaken": 16, "unkept": 16, "new": 32, "short": 6}
+
+
+def test_a_window_group_alone_may_have_kept_a_later_block(server: Server) -> None:
+    """Nothing follows from a block that never was there, where not every block is kept."""
+    groups = [SimpleNamespace(kv_cache_spec=SimpleNamespace())]
+    server.kv_cache_config = SimpleNamespace(kv_cache_groups=groups)  # type: ignore[attr-defined]
+    hooks.scheduler_made(None, server)
+    hooks.hashes_removed([key("a", 2)], server.block_pool)
+    server.ask("a", 70)
+    server.schedule(a=70)
+    assert missed(rows()[0]) == {"new": 48, "evicted": 16, "short": 6}
 
 
 def test_long_misses_are_looked_at_in_part(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

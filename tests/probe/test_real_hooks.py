@@ -17,7 +17,7 @@ REAL_HOOKS = environment.ROOT / "tests" / "probe" / "real_hooks.py"
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("real_hooks")
-    environ = environment.vllm(PROFILEMATE_DIR=str(folder / "sessions"))
+    environ = environment.vllm(PROFILEMATE_DIR=str(folder / "sessions"), PROFILEMATE_TRACKERS="all")
     done = subprocess.run(
         [sys.executable, str(REAL_HOOKS), str(folder / "out.json"), str(tiny_model)],
         env=environ, cwd=folder, capture_output=True, text=True, timeout=300, check=False,

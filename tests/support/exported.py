@@ -17,6 +17,16 @@ KNOWN_COLUMNS = {
     "cuda_graph_usage.csv": [*GRAPH, "replay_count"],
     "cuda_graph_timeline.csv": ["timestamp_sec", *GRAPH],
     "kv_cache_usage.csv": ["timestamp_sec", "usage_pct", "num_blocks", "total_blocks"],
+    "request_lifecycle.csv": [
+        "request_id",
+        "started_sec",
+        "preempted_sec",
+        "resumed_sec",
+        "finished_sec",
+        "total_time_sec",
+        "preemption_delay_sec",
+    ],
+    "preemption_events.csv": ["timestamp_sec", "request_id", "event", "reason", "running_time_sec", "extra_info"],
     "kv_cache_evictions.csv": ["timestamp_sec", "lifetime_sec", "idle_sec"],
     "forward_pass_timing.csv": [
         "timestamp_sec",

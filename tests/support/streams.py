@@ -16,6 +16,7 @@ README_FILES = (
     "kv_cache_usage.csv", "kv_cache_evictions.csv", "kv_cache_summary.txt", "forward_pass_timing.csv",
     "forward_pass_summary.json", "encoder_decoder_timing.csv", "encoder_decoder_summary.json",
     "batch_utilization.csv", "batch_utilization_summary.json",
+    "request_lifecycle.csv", "preemption_events.csv", "preemption_summary.json",
 )  # fmt: skip
 DESCRIPTOR = (
     "runtime_mode", "num_tokens", "num_reqs", "uniform", "has_lora", "num_active_loras", "uniform_token_count",

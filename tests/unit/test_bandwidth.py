@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ from session_builder import SessionBuilder, at
 from profilemate.export import readme_files
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
-from profilemate.trackers.bandwidth import batch_sums, devices, events, model_facts, routing
+from profilemate.trackers.bandwidth import batch_sums, copy_speed, devices, events, model_facts, routing
 from profilemate.trackers.bandwidth.formulas import Batch, Work, work_of
 from profilemate.trackers.bandwidth.model import Model, model_of
 from profilemate.trackers.bandwidth.spread import Spread
 from profilemate.trackers.bandwidth.summary import lines
 from profilemate.trackers.forward_passes.events import LATENCIES
+from profilemate.trackers.moe_routing import events as moe
 
 LLAMA_3_8B = {
     "dtype": "torch.bfloat16", "cache_dtype": "auto", "hidden_size": 4096, "intermediate_size": 14336,
@@ -414,6 +416,29 @@ def test_a_measured_copy_is_the_peak() -> None:
     assert (peak.gb_per_second, peak.tflops, peak.source) == (20.0, None, "measured copy")
 
 
+class FakeTensor:
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def copy_(self, other: Any) -> None:
+        self.told.append("copy")
+
+
+@pytest.mark.parametrize(("kind", "per_copy"), [("cuda", ["wait", "copy", "wait"]), ("cpu", ["copy"])])
+def test_a_copy_is_timed_to_its_end(monkeypatch: pytest.MonkeyPatch, kind: str, per_copy: list[str]) -> None:
+    """The fastest of five takes 2 s here; a copy reads and writes 256 MiB. The device's memory is given back."""
+    told: list[str] = []
+    torch = SimpleNamespace(
+        uint8="uint8", zeros=lambda size, **options: FakeTensor(told), zeros_like=lambda source: FakeTensor(told),
+        cuda=SimpleNamespace(synchronize=lambda: told.append("wait"), empty_cache=lambda: told.append("empty")),
+    )  # fmt: skip
+    times = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0, 40.0, 43.0])
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(copy_speed.time, "perf_counter", lambda: next(times))
+    assert copy_speed.measure(SimpleNamespace(type=kind)) == 1 << 28
+    assert told == [*(per_copy * 5), *(["empty"] if kind == "cuda" else [])]
+
+
 # -- the file -----------------------------------------------------------------------------------------------------------
 
 CONFIG = {"model_dimensions": LLAMA_3_8B, "device_name": "NVIDIA H200", "device": "cuda"}
@@ -498,6 +523,25 @@ def test_the_summary_names_rates_peak_and_source(session: SessionBuilder) -> Non
     assert "decode: reads 3081 GB/s (64.2 % of peak)" in text
     assert "NVIDIA H200: peak 4800 GB/s, 989 TFLOP/s (NVIDIA H200 data sheet" in text
     assert "an estimate" in text and "as --enable-mfu-metrics counts the same passes" in text
+
+
+def test_experts_read_follow_moe_routing_where_it_counted(session: SessionBuilder) -> None:
+    """All 100 tokens chose experts 0 and 1 of 8: two experts are read whatever the batch, and the notes say why."""
+    both = {"settings": {"trackers": ["forward_passes", "moe_routing", "bandwidth"]}}
+    worker = session.process("Worker", engine_config={"model_dimensions": MIXTRAL_8X7B, "device": "cpu"}, **both)
+    worker.rows(events.READ, row(1), row(2, tokens=300, requests=1))
+    layer = {"time_ns": at(1), "model": 0, "layer_idx": 0, "passes": 1, "tokens": 100, "outside": 0}
+    worker.rows(moe.LAYERS, {
+        "time_ns": at(1), "model": 0, "layer_idx": 0, "router": "R", "num_experts": 8, "top_k": 2, "unseen": "",
+        "pairs": "off",
+    })  # fmt: skip
+    worker.rows(moe.COUNTS, {**layer, "counts": "100 100 0 0 0 0 0 0"})
+    readme_files.write(Session(session.path))
+    with (session.path / "bandwidth_estimate.csv").open(newline="") as file:
+        read = [int(found["weight_read_bytes"]) for found in csv.DictReader(file)]
+    weights = model(MIXTRAL_8X7B).weights
+    assert read == [round(weights.dense_bytes + weights.head_bytes + weights.expert_bytes * 2 / 8)] * 2
+    assert any("measured by moe_routing" in note for note in session.metadata()["notes"])
 
 
 def test_rows_that_the_size_cap_removed_are_missed_in_the_totals(session: SessionBuilder) -> None:

@@ -98,7 +98,7 @@ def test_summary_text(session: SessionBuilder, capsys: pytest.CaptureFixture[str
         "as of 2.900 s",
     ):
         assert expected in out
-    assert 10 <= len(out.splitlines()) <= 40
+    assert 10 <= len(out.splitlines()) <= 60
     assert (session.path / "metadata.json").exists()
 
 

@@ -134,6 +134,18 @@ def test_on_a_device_durations_are_its_own_and_shares_take_the_mean_for_what_was
     ]
 
 
+def test_on_a_device_whose_times_nobody_read_there_is_no_duration(session: SessionBuilder) -> None:
+    add_worker(session, {**WHISPER, "device": "xpu"})
+    cells = [line.split(",") for line in export(session).lines("encoder_decoder_timing.csv")]
+    assert {(row[2], row[7]) for row in cells} == {("", "")} and cells[1][8] == "40.000000"
+    told = summary(session)
+    assert told["encoder_pct"] is None and told["encoder"]["mean_ms"] is None
+    assert told["notes"] == [
+        f"encoder_decoder_timing.csv: no {name} pass has a device time; duration_ms is empty, host_ms is the launch alone"
+        for name in ("encoder", "decoder")
+    ]
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

@@ -116,12 +116,16 @@ def test_several_engines_are_added_and_their_rows_are_in_order_of_time(session: 
 def test_a_step_of_which_only_the_update_was_seen_is_counted_apart(session: SessionBuilder) -> None:
     unseen = dict.fromkeys(events.STEPS.columns[3:], None) | {"update_ns": MS, "blocked_ns": 0, "between_ns": 0}
     session.process("EngineCore").rows(
-        events.STEPS, {"time_ns": at(1), "engine": 0, "step": 1, **unseen}, row(2, 2, 2, 4)
+        events.STEPS,
+        {"time_ns": at(1), "engine": 0, "step": 1, **unseen},
+        row(2, 2, 2, 4),
+        {"time_ns": at(3), "engine": 0, "step": 3, **unseen},
     )
     told = exported(session)
-    assert told["total_samples"] == 1 and told["rows"] == 2
+    assert (told["total_samples"], told["rows"], told["max_num_seqs"]) == (1, 3, 4)
+    assert told["mean_seq_utilization_pct"] == 50
     assert session.lines("batch_utilization.csv")[0].startswith("1.000000,,,,,,,,,,,,")
-    assert any("of 1 steps only the update was seen" in note for note in session.metadata()["notes"])
+    assert any("of 2 steps only the update was seen" in note for note in session.metadata()["notes"])
 
 
 def test_what_never_came_back_is_in_the_notes(session: SessionBuilder) -> None:

@@ -127,7 +127,7 @@ def restarted(directory: Path, number: int, cap: int) -> SessionBuilder:
 
 def test_a_server_that_restarts_a_hundred_times(tmp_path: Path) -> None:
     """The folder stays under its cap, every session keeps its totals, and the newest ones keep their detail."""
-    cap = 1_200_000
+    cap = 2_000_000
     sessions = []
     for number in range(100):
         sessions.append(restarted(tmp_path, number, cap))

@@ -122,6 +122,28 @@ def test_without_rows_the_file_says_why(session: SessionBuilder, core: ProcessBu
     assert "prefix_cache_lookups.csv is empty: no request was admitted" in session.metadata()["notes"]
 
 
+def test_a_hook_that_missed_evictions_is_named(session: SessionBuilder) -> None:
+    """Without it every evicted block would pass for a new one."""
+    hook = {"tracker": "prefix_lookups", "target": "m:x", "reason": "explode"}
+    failed = {**hook, "name": "prefix_lookups.remove_cached_block_hashes", "state": "put_in", "failures": 2}
+    other = {**hook, "name": "prefix_lookups.maybe_evict_cached_block", "state": "not_in_this_version"}
+    core = session.process("EngineCore", settings=SETTINGS, hooks=[failed, other])
+    core.rows(events.LOOKUPS, lookup(1, 2, new_tokens=100))
+    summary(session)
+    told = [note for note in session.metadata()["notes"] if "may tell evicted or reset blocks as new" in note]
+    assert len(told) == 1
+    assert told[0].startswith("EngineCore: prefix_lookups.remove_cached_block_hashes did not always work")
+
+
+def test_a_vllm_without_either_place_for_evictions_is_named(session: SessionBuilder) -> None:
+    hook = {"tracker": "prefix_lookups", "target": "m:x", "reason": "", "state": "not_in_this_version"}
+    names = ("prefix_lookups.remove_cached_block_hashes", "prefix_lookups.maybe_evict_cached_block")
+    core = session.process("EngineCore", settings=SETTINGS, hooks=[{**hook, "name": name} for name in names])
+    core.rows(events.LOOKUPS, lookup(1, 2, new_tokens=100))
+    summary(session)
+    assert sum("may tell evicted or reset blocks as new" in note for note in session.metadata()["notes"]) == 2
+
+
 def test_it_is_not_there_unless_asked_for(session: SessionBuilder) -> None:
     session.process("EngineCore")
     readme_files.write(Session(session.path))

@@ -9,14 +9,10 @@ from profilemate.export.values import rounded
 from profilemate.export.words import count_text, share_text
 from profilemate.session.records import table_of, text
 from profilemate.trackers.encoder_decoder.analyze import Component, EncoderSummary
+from profilemate.trackers.forward_passes.summary import milliseconds
 from profilemate.trackers.view import Record
 
-NS_PER_MS = 1e6
 CROSS_ATTENTION = "not measured apart: it runs inside the decoder's forward pass"
-
-
-def _milliseconds(ns: float | None) -> float | None:
-    return None if ns is None else round(ns / NS_PER_MS, 6)
 
 
 def _component(component: Component) -> Record:
@@ -24,13 +20,13 @@ def _component(component: Component) -> Record:
     return {
         "count": component.passes,
         "timed": times.count,
-        "total_ms": _milliseconds(times.total_ns),
-        "mean_ms": _milliseconds(times.mean_ns),
-        "std_ms": _milliseconds(times.std_ns),
-        "min_ms": _milliseconds(times.min_ns),
-        "max_ms": _milliseconds(times.max_ns if times.count else None),
-        "p50_ms": _milliseconds(times.percentile_ns(50)),
-        "p95_ms": _milliseconds(times.percentile_ns(95)),
+        "total_ms": milliseconds(times.total_ns),
+        "mean_ms": milliseconds(times.mean_ns),
+        "std_ms": milliseconds(times.std_ns),
+        "min_ms": milliseconds(times.min_ns),
+        "max_ms": milliseconds(times.max_ns if times.count else None),
+        "p50_ms": milliseconds(times.percentile_ns(50)),
+        "p95_ms": milliseconds(times.percentile_ns(95)),
     }
 
 

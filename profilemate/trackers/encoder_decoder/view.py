@@ -34,7 +34,11 @@ def _of_component(name: str, component: Component) -> list[str]:
             f"encoder_decoder_timing.csv lacks the oldest of {component.passes} {name} passes; "
             f"their times are over the {component.rows} that it has"
         )
-    if component.durations.count < component.rows:
+    if component.rows and not component.durations.count:
+        notes.append(
+            f"encoder_decoder_timing.csv: no {name} pass has a device time; duration_ms is empty, host_ms is the launch alone"
+        )
+    elif component.durations.count < component.rows:
         notes.append(
             f"encoder_decoder_timing.csv: {component.durations.count} of {component.rows} {name} passes have a device time; "
             "the shares take their mean for the others"

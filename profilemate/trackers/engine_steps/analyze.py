@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from profilemate.session.durations import Durations
@@ -108,13 +108,10 @@ class StepTotals:
         for name, value in zip(events.COUNTS, row[-len(events.COUNTS) :], strict=True):
             setattr(self, name, getattr(self, name) + (value or 0))
 
-    def add(self, step: Step) -> None:
-        """One step."""
-        for name in ADDED:
-            setattr(self, name, getattr(self, name) + (getattr(step, name) or 0))
-        self.busy_steps += bool(step.step_tokens)
-        if step.limit in events.LIMITS:
-            setattr(self, step.limit, getattr(self, step.limit) + 1)
+    def add(self, other: StepTotals) -> None:
+        """Another engine's."""
+        for name in events.COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def steps(self) -> int:
@@ -127,7 +124,32 @@ class StepTotals:
         return self.schedule_ns + self.blocked_ns + self.update_ns + self.between_ns
 
 
-ADDED = tuple(name.name for name in fields(StepTotals) if name.name in Step._fields)
+class Adder:
+    """Adds steps up, a session having millions."""
+
+    ADDED = tuple(name for name in events.COUNTS if name in Step._fields)
+    PLACES = tuple(Step._fields.index(name) for name in ADDED)
+
+    def __init__(self) -> None:
+        """Nothing added yet."""
+        self.sums = [0] * len(self.ADDED)
+        self.limits: Counter[str] = Counter()
+        self.busy_steps = 0
+
+    def add(self, step: Step) -> None:
+        """One step."""
+        cells: Row = step
+        self.sums = [total + (cells[place] or 0) for total, place in zip(self.sums, self.PLACES, strict=True)]
+        self.limits[step.limit] += 1
+        if step.step_tokens:
+            self.busy_steps += 1
+
+    def totals(self) -> StepTotals:
+        """The sums so far."""
+        sums = StepTotals(**dict(zip(self.ADDED, self.sums, strict=True)), busy_steps=self.busy_steps)
+        for limit in events.LIMITS:
+            setattr(sums, limit, self.limits[limit])
+        return sums
 
 
 @dataclass
@@ -174,25 +196,28 @@ def analyze(session: Session) -> StepSummary:
 
 
 def _add_engine(summary: StepSummary, session: Session, span: EngineSpan) -> None:
-    totals, through = StepTotals(), 0
+    totals, adder, through = StepTotals(), Adder(), 0
     rows = steps_of(session, span)
     block = newest_block(session, span.process, events.TOTALS)
     for row in block.rows if block else ():
         if row[1] == span.local_engine:
             totals.add_row(row)
             through, summary.is_capped = row[2] or 0, True
-    last = None
+    last = whole = None
     for last in rows:
         _add_step(summary, last)
+        if last.max_requests is not None:
+            whole = last
         if (last.step or 0) > through:
-            totals.add(last)
+            adder.add(last)
+    totals.add(adder.totals())
     if last is not None:
         summary.left_in_flight += last.in_flight or 0
-        summary.most_requests, summary.most_tokens = last.max_requests, last.max_step_tokens
-        summary.request_room += totals.busy_steps * (last.max_requests or 0)
-        summary.token_room += totals.busy_steps * (last.max_step_tokens or 0)
-    for name in fields(StepTotals):
-        setattr(summary.totals, name.name, getattr(summary.totals, name.name) + getattr(totals, name.name))
+    if whole is not None:
+        summary.most_requests, summary.most_tokens = whole.max_requests, whole.max_step_tokens
+        summary.request_room += totals.busy_steps * (whole.max_requests or 0)
+        summary.token_room += totals.busy_steps * (whole.max_step_tokens or 0)
+    summary.totals.add(totals)
 
 
 def _add_step(summary: StepSummary, step: Step) -> None:
@@ -219,9 +244,10 @@ def steps_of(session: Session, span: EngineSpan) -> Iterator[Step]:
 
 
 def _step(span: EngineSpan, row: Row) -> Step:
-    step = Step(*row)
-    begun = None if step.scheduled_ns is None else span.process.at(step.scheduled_ns)
-    return step._replace(time_ns=span.process.at(step.time_ns), engine=span.engine, scheduled_ns=begun)
+    time_ns, _, number, scheduled_ns, *cells = row
+    offset_ns = span.process.offset_ns
+    begun_ns = None if scheduled_ns is None else scheduled_ns + offset_ns
+    return Step(time_ns + offset_ns, span.engine, number, begun_ns, *cells)
 
 
 def steps(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Step]:

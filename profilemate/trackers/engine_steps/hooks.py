@@ -280,29 +280,29 @@ CORE = "vllm.v1.engine.core"
 
 
 def _hook(name: str, module: str, target: str, *rest: Any, **options: Any) -> Hook:
-    return Hook(f"engine_steps.{name}", "engine_steps", module, target, *rest, **options)
+    return Hook(name, "engine_steps", module, target, *rest, **options)
 
 
 HOOKS = (
-    _hook("schedule", SCHEDULER, "Scheduler.schedule", AROUND, schedule_begins, schedule_ends, (SELF,)),
+    _hook("scheduler.step_scheduling", SCHEDULER, "Scheduler.schedule", AROUND, schedule_begins, schedule_ends, (SELF,)),
     _hook(
-        "update", SCHEDULER, "Scheduler.update_from_output", AROUND, update_begins, update_ends,
+        "scheduler.step_updating", SCHEDULER, "Scheduler.update_from_output", AROUND, update_begins, update_ends,
         (SELF, "scheduler_output"),
     ),
     _hook(
-        "preempt", SCHEDULER, "Scheduler._preempt_request", AHEAD, request_preempted, None, (SELF, "request"),
+        "scheduler.step_preempts", SCHEDULER, "Scheduler._preempt_request", AHEAD, request_preempted, None, (SELF, "request"),
         optional=True,
     ),
-    _hook("free_request", SCHEDULER, "Scheduler._free_request", AHEAD, request_freed, None, (SELF,)),
+    _hook("scheduler.step_frees_request", SCHEDULER, "Scheduler._free_request", AHEAD, request_freed, None, (SELF,)),
     _hook(
-        "drafts", SCHEDULER, "Scheduler.make_spec_decoding_stats", FOLLOWING_NONE, None, drafts_not_counted,
+        "spec_decode.step_drafts", SCHEDULER, "Scheduler.make_spec_decoding_stats", FOLLOWING_NONE, None, drafts_not_counted,
         (SELF, "num_draft_tokens", "num_accepted_tokens"), optional=True,
     ),
     ALLOCATION_FAILED,
     _hook(
-        "throttle", CORE, "DPEngineCoreProc._should_throttle_prefills", NOTING_TRUE, None, throttle_asked,
+        "data_parallel.step_throttled", CORE, "DPEngineCoreProc._should_throttle_prefills", NOTING_TRUE, None, throttle_asked,
         optional=True,
     ),
-    _hook("dummy_batch", CORE, "EngineCore.execute_dummy_batch", AROUND, dummy_begins, dummy_ends, (SELF,)),
-    _hook("engine_dead", CORE, "EngineCoreProc._send_engine_dead", AHEAD, engine_died, None, optional=True),
+    _hook("data_parallel.dummy_batch", CORE, "EngineCore.execute_dummy_batch", AROUND, dummy_begins, dummy_ends, (SELF,)),
+    _hook("engine_death.steps_in_flight", CORE, "EngineCoreProc._send_engine_dead", AHEAD, engine_died, None, optional=True),
 )  # fmt: skip

@@ -40,7 +40,7 @@ COUNTS = Table(
 
 PAIRS = Table(
     "moe_pairs",
-    "How often two experts were chosen for the same token, cumulative; the layers take turns.",
+    "How often two experts were chosen for the same token, cumulative, all as of one moment.",
     fields(
         ("time_ns", "int", "when the counts were as they stand here, monotonic clock"),
         MODEL,

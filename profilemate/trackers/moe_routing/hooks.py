@@ -22,7 +22,8 @@ from profilemate.probe.process import FULL_FLUSH_NS, THIS
 from profilemate.trackers.moe_routing import traced
 from profilemate.trackers.moe_routing.counters import Counters
 from profilemate.trackers.moe_routing.layers import COUNTED_METHOD, NO_HOOK, OTHER_ROUTER, TRACED, MoeLayer, layers_of
-from profilemate.trackers.moe_routing.model import STREAMS, MoeModel
+from profilemate.trackers.moe_routing.model import MoeModel
+from profilemate.trackers.moe_routing.streams import STREAMS
 
 BASE_ROUTER = "vllm.model_executor.layers.fused_moe.router.base_router"
 ROUTER_HOOK = "moe_router.ids"
@@ -195,7 +196,7 @@ def pass_ends(moe: MoeModel | None, result: Any, runner: Any, scheduler_output: 
     if moe is None:
         return
     now = monotonic_ns()
-    if moe.end(now) or now >= _next_flush_ns:
+    if moe.end(now, not scheduler_output.total_num_scheduled_tokens) or now >= _next_flush_ns:
         _next_flush_ns = now + FULL_FLUSH_NS
         THIS.flush_step(STREAMS, now)
 

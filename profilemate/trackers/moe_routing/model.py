@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic_ns, sleep
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from profilemate.probe.pace import pause_ns
 from profilemate.probe.process import THIS
-from profilemate.trackers.moe_routing import events
 from profilemate.trackers.moe_routing.counters import Counters
 from profilemate.trackers.moe_routing.layers import MoeLayer
-from profilemate.trackers.moe_routing.reading import Copies
+from profilemate.trackers.moe_routing.pair_rows import PairRows
+from profilemate.trackers.moe_routing.reading import Copy
+from profilemate.trackers.moe_routing.streams import COUNTS, LAYERS
 
-LAYERS = THIS.writer.stream(events.LAYERS, detail=False)
-COUNTS = THIS.writer.stream(events.COUNTS)
-PAIRS = THIS.writer.stream(events.PAIRS)
-STREAMS = (LAYERS, COUNTS, PAIRS)
+IDLE_SHARE = 4
+"""When an engine has nothing more to do, this share of the pause is enough: its last passes would wait for the next request."""
 
-MOST_PAIRS_AT_ONCE = 16_384
-"""Numbers of the tables of pairs that are written at one time, by one engine step; the layers take turns."""
+IDLE_QUESTIONS = 100
+"""How often a device is asked for a copy then, before the next pass has to: some 0.1 ms."""
 
 LAST_WAIT_NS = 1_000_000_000
 LAST_SLEEP_SECONDS = 0.001
-
-
-COUNTS_TABLE = 0
-FIRST_PAIRS_TABLE = 1
-
-
-def tables_of(counters: Counters) -> list[Any]:
-    """The table of counts, then the tables of pairs of the layers."""
-    return [counters.table, *(counters.pairs.table if counters.pairs else ())]
 
 
 class Moment(NamedTuple):
@@ -50,11 +41,10 @@ class MoeModel:
         self.layers = layers
         self.counters = counters
         self.passes = self.tokens = 0
-        self._next_ns = 0
+        self._pause_ns = 0
         self._moment = Moment(0, 0, 0)
-        self._num_pairs = len(counters.layers) if counters and counters.pairs else 0
-        self._copies = Copies(tables_of(counters)) if counters else None
-        self._turn = 0
+        self._copy = Copy(counters.table) if counters else None
+        self._pairs = PairRows(number, counters.layers, counters.pairs) if counters and counters.pairs else None
 
     def describe(self, now_ns: int, pairs: str) -> None:
         """Queue the rows of the layers; `pairs` is what they say of pairs."""
@@ -69,60 +59,58 @@ class MoeModel:
         if self.counters is not None:
             self.counters.begin(num_tokens)
 
-    def end(self, now_ns: int) -> bool:
-        """The pass was launched. True where rows wait to be written."""
+    def end(self, now_ns: int, is_idle: bool = False) -> bool:
+        """The pass was launched, or there was none as nothing was left to do. True where rows wait to be written."""
         if self.counters is not None:
             self.counters.end()
-        return self.look(now_ns)
+        found = self.look(now_ns, IDLE_SHARE if is_idle else 1)
+        if is_idle and self._copy is not None:
+            questions = IDLE_QUESTIONS
+            while self._copy.is_under_way and questions:
+                found = self._collect() or found
+                questions -= 1
+        return found
 
-    def look(self, now_ns: int) -> bool:
+    def look(self, now_ns: int, pause_share: int = 1) -> bool:
         """Queue the counts that have come in; ask for the next ones if it is time."""
-        if self._copies is not None and self._copies.is_under_way:
-            return self._collect()
-        if now_ns < self._next_ns or self._moment.tokens == self.tokens or not self.layers:
-            return False
-        self._ask(now_ns, self._next_pairs())
-        return self._collect()
+        found = self._pairs is not None and self._pairs.look(now_ns, now_ns - THIS.began_ns, self.tokens)
+        if self._copy is not None and self._copy.is_under_way:
+            return self._collect() or found
+        is_time = now_ns >= self._moment.time_ns + self._pause_ns // pause_share
+        if not is_time or self._moment.tokens == self.tokens or not self.layers:
+            return found
+        self._ask(now_ns)
+        return self._collect() or found
 
     def last_look(self) -> None:
         """At an exit that Python sees: everything once more. A device is given a second to answer."""
         until = monotonic_ns() + LAST_WAIT_NS
-        if self._copies is not None and self._copies.is_under_way:
-            self._wait_for_copies(until)
-        if self.layers and (self._moment.tokens != self.tokens or self._num_pairs):
-            self._ask(monotonic_ns(), list(range(self._num_pairs)))
-            self._wait_for_copies(until)
+        if self._copy is not None and self._copy.is_under_way:
+            wait_for(self._collect, until)
+        if self.layers and self._moment.tokens != self.tokens:
+            self._ask(monotonic_ns())
+            wait_for(self._collect, until)
+        if self._pairs is not None and self.tokens:
+            self._pairs.ask(monotonic_ns(), self.tokens)
+            if wait_for(self._pairs.is_ready, until):
+                self._pairs.write_all()
 
-    def _wait_for_copies(self, until_ns: int) -> None:
-        while not self._collect() and monotonic_ns() < until_ns:
-            sleep(LAST_SLEEP_SECONDS)
-
-    def _ask(self, now_ns: int, pairs: list[int]) -> None:
+    def _ask(self, now_ns: int) -> None:
         self._moment = Moment(now_ns, self.passes, self.tokens)
-        self._next_ns = now_ns + pause_ns(now_ns - THIS.began_ns)
-        if self._copies is not None:
-            self._copies.start([COUNTS_TABLE, *(FIRST_PAIRS_TABLE + number for number in pairs)])
-
-    def _next_pairs(self) -> list[int]:
-        """Layers whose pairs are read this time: as many as can be written at once, in turn."""
-        if self.counters is None or self.counters.pairs is None:
-            return []
-        many = max(1, MOST_PAIRS_AT_ONCE // self.counters.pairs.width**2)
-        first, self._turn = self._turn, self._turn + many
-        return sorted({(first + n) % self._num_pairs for n in range(many)})
+        self._pause_ns = pause_ns(now_ns - THIS.began_ns)
+        if self._copy is not None:
+            self._copy.start()
 
     def _collect(self) -> bool:
         """Queue what was asked for, if it is there."""
-        if self._copies is None:
+        if self._copy is None:
             self._queue_uncounted()
             return True
-        tables = self._copies.take()
-        for number, table in tables.items():
-            if number == COUNTS_TABLE:
-                self._queue_counts(table)
-            else:
-                self._queue_pairs(number - FIRST_PAIRS_TABLE, table)
-        return bool(tables)
+        table = self._copy.take()
+        if table is None:
+            return False
+        self._queue_counts(table.tolist())
+        return True
 
     def _queue_uncounted(self) -> None:
         """How much ran that was not seen."""
@@ -142,9 +130,11 @@ class MoeModel:
             text = " ".join(map(str, counts))
             COUNTS.add(f"{now},{self.number},{layer.layer_idx},{passes},{tokens},{outside},{text}\n")
 
-    def _queue_pairs(self, number: int, table: list[list[int]]) -> None:
-        now, _, tokens = self._moment
-        layer = self._counted_layers()[number]
-        for expert, line in enumerate(table[: layer.num_experts]):
-            text = " ".join(map(str, line[: layer.num_experts]))
-            PAIRS.add(f"{now},{self.number},{layer.layer_idx},{tokens},{expert},{text}\n")
+
+def wait_for(is_done: Callable[[], bool], until_ns: int) -> bool:
+    """Ask until it is done or the time is over."""
+    while not is_done():
+        if monotonic_ns() >= until_ns:
+            return False
+        sleep(LAST_SLEEP_SECONDS)
+    return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from profilemate.schema.step_table import BASE
+from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
 from profilemate.session.stream import Row
 from profilemate.session.views import EngineSpan, engine_spans
@@ -17,6 +18,13 @@ from profilemate.trackers.prefix_lookups import events
 REASONS = tuple(name for name, _, _ in events.MISSED)
 SUMS = tuple(name for name, _, _ in events.TOKENS)
 COLUMN = {name: index for index, name in enumerate(events.LOOKUPS.columns)}
+
+EVICTIONS = ("prefix_lookups.remove_cached_block_hashes", "prefix_lookups.maybe_evict_cached_block")
+LOSSES = (*EVICTIONS, "prefix_lookups.reset_prefix_cache")
+"""Hooks that see what leaves the cache; of the first two, each vLLM version has one."""
+
+BROKEN = ("switched_off", "does_not_fit")
+ABSENT = ("absent", "not_in_this_version")
 
 
 class LookupRow(NamedTuple):
@@ -70,6 +78,7 @@ class LookupSummary:
 
     `ages` are evicted tokens by how many seconds before the look-up, those of a row at the median of its blocks; `capped`
     says that old rows were removed, whose ages are not among them. `sampled` look-ups did not look at every missed block.
+    `blind` hooks on what leaves the cache did not always work, so that gone blocks may be told as new.
     """
 
     spans: tuple[EngineSpan, ...]
@@ -79,6 +88,7 @@ class LookupSummary:
     capped: bool = False
     sampled: int = 0
     shortest_reach_ns: int | None = None
+    blind: tuple[str, ...] = ()
 
     def of(self, resumed: bool) -> LookupTotals:
         """Those of resumed requests, or of the others."""
@@ -99,7 +109,20 @@ def analyze(session: Session) -> LookupSummary:
     summary = LookupSummary(engine_spans(session, BASE, events.LOOKUPS))
     for span in summary.spans:
         _add(session, span, summary)
+    summary.blind = tuple(name for process in session.processes for name in _blind(process))
     return summary
+
+
+def _blind(process: ProcessInfo) -> list[str]:
+    """Hooks of a process that did not see everything that left the cache; where vLLM has neither place for evictions, both."""
+    hooks = [hook for hook in process.hooks if hook.name in LOSSES]
+    evictions = [hook for hook in hooks if hook.name in EVICTIONS]
+    is_unseen = bool(evictions) and all(hook.state in ABSENT for hook in evictions)
+    return [
+        f"{process.role}: {hook.name}"
+        for hook in hooks
+        if hook.failures or hook.state in BROKEN or (is_unseen and hook in evictions)
+    ]
 
 
 def lookups(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[LookupRow]:

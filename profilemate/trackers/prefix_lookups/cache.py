@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from profilemate.trackers.prefix_lookups.gone import GoneBlocks
+from profilemate.trackers.prefix_lookups.remembered import Remembered
 
-PLACES = 1 << 18
-"""Of the table of gone blocks; two entries each: half a million blocks in 10 MiB. A power of two."""
+GONE_PER_PART = 1 << 15
+"""Eight parts remember the last 262,144 blocks that left the cache, in 23 MiB."""
 
-BLOCKS_PER_STEP = 1024
-"""So many missed blocks are looked at in an engine step, 0.3 to 0.5 microseconds each; of more, every n-th."""
+BLOCKS_PER_STEP = 256
+"""So many missed blocks are looked at in an engine step, 0.6 to 4 microseconds each; of more, every n-th."""
 
 FEWEST_BLOCKS = 16
 """So many even if the others of the step have used that up."""
@@ -27,7 +27,7 @@ UNTAKEN = "untaken"
 UNKEPT = "unkept"
 
 Found = int | str | None
-"""Of a missed block: NEW, UNKNOWN, UNTAKEN, UNKEPT, or when it left the cache, as GoneBlocks says it."""
+"""Of a missed block: NEW, UNKNOWN, UNTAKEN, UNKEPT, or when it was evicted; minus the time where a reset dropped it."""
 
 
 class Missed(NamedTuple):
@@ -52,10 +52,10 @@ class Missed(NamedTuple):
 class PrefixCache:
     """One BlockPool's hashes. A block is here what a hit can end after: `unit` tokens, of which vLLM hashes `hash_unit`.
 
-    `losses` counts up whenever something left the cache.
+    What leaves it is noted in `leaving` and gets its time at the next look, in the same call of schedule() as a rule.
     """
 
-    __slots__ = ("budget", "gone", "hash_unit", "is_dense", "losses", "ref", "suffixes", "unit")
+    __slots__ = ("budget", "gone", "hash_unit", "is_dense", "leaving", "losses", "ref", "suffixes", "unit")
 
     def __init__(self, manager: Any, now_ns: int, forget: Callable[[Any], None]) -> None:
         """`manager` is the KVCacheManager; only a weak reference to its pool is kept, `forget` is that one's callback."""
@@ -64,16 +64,17 @@ class PrefixCache:
         self.unit = hit_unit(manager)
         self.hash_unit = int(getattr(pool, "hash_block_size", self.unit))
         self.suffixes, self.is_dense = group_suffixes(manager)
-        self.gone = GoneBlocks(PLACES if manager.enable_caching else 1, now_ns if cached(pool) else 0)
-        self.budget = BLOCKS_PER_STEP
+        self.gone = Remembered(GONE_PER_PART, now_ns if cached(pool) else 0)
+        self.leaving: list[bytes] = []
         self.losses = 0
+        self.budget = BLOCKS_PER_STEP
 
-    def dropped(self, keys: Iterable[bytes], time_ns: int) -> None:
-        """Hashes, with their group, left the cache; minus the time for a reset."""
-        self.losses += 1
-        add = self.gone.add
-        for key in keys:
-            add(hash(key), time_ns)
+    def settle(self, now_ns: int) -> None:
+        """What was noted since the last look left the cache by now; minus the time if a reset dropped it."""
+        if self.leaving:
+            self.losses += 1
+            self.gone.add(list(map(hash, self.leaving)), now_ns)
+            self.leaving.clear()
 
     def missed(self, pool: Any, hashes: list[bytes], hit_tokens: int, asked_tokens: int) -> list[Missed]:
         """Look at the blocks that a look-up could have found and did not: the first ones each, of too many others some."""
@@ -103,7 +104,7 @@ class PrefixCache:
         step = self.unit // self.hash_unit
         found: list[Found] = []
         rest: Found = UNKNOWN
-        in_a_row = reach_ns = 0
+        in_a_row = 0
         live = cached(pool)
         for block_hash in hashes[(first + 1) * step - 1 : end * step : step * every]:
             what = self._ask(block_hash, live)
@@ -112,23 +113,21 @@ class PrefixCache:
                 break
             found.append(what)
             in_a_row = in_a_row + 1 if what is UNKNOWN else 0
-            if what is UNKNOWN:
-                reach_ns = max(reach_ns, *(self.gone.reach_ns(hash(block_hash + suffix)) for suffix in self.suffixes))
-                if in_a_row == UNKNOWN_IN_A_ROW:
-                    break
+            if in_a_row == UNKNOWN_IN_A_ROW:
+                break
         self.budget -= (len(found) + 1) * len(self.suffixes)
-        return Missed(first, end, every, found, rest, reach_ns)
+        return Missed(first, end, every, found, rest, self.gone.reach)
 
     def _ask(self, block_hash: bytes, live: Any) -> Found:
         """What is known of a block. With several KV groups the latest loss among those that do not hold it."""
         if len(self.suffixes) == 1:
             key = block_hash + self.suffixes[0]
-            return UNTAKEN if key in live else self.gone.time_of(hash(key))
+            return UNTAKEN if key in live else self.gone.value_of(hash(key))
         keys = [block_hash + suffix for suffix in self.suffixes]
         absent = [key for key in keys if key not in live]
         if not absent:
             return UNTAKEN
-        times = [self.gone.time_of(hash(key)) for key in absent]
+        times = [self.gone.value_of(hash(key)) for key in absent]
         latest = max((time for time in times if time), key=abs, default=NEW)
         if latest:
             return latest
@@ -138,7 +137,10 @@ class PrefixCache:
 
 
 def hit_unit(manager: Any) -> int:
-    """Tokens of which every hit is a multiple: the block, or with several KV groups what their blocks have in common."""
+    """Tokens of which every hit is a multiple: the block, or with several KV groups what their blocks have in common.
+
+    Raises AttributeError where none is found.
+    """
     coordinator, pool = getattr(manager, "coordinator", None), manager.block_pool
     places = (
         (coordinator, "_cache_hit_alignment_tokens"),  # several groups
@@ -147,7 +149,11 @@ def hit_unit(manager: Any) -> int:
         (pool, "hash_block_size"),
         (manager, "block_size"),  # vLLM 0.11
     )
-    return next(int(unit) for owner, name in places if isinstance(unit := getattr(owner, name, None), int))
+    for owner, name in places:
+        unit = getattr(owner, name, None)
+        if isinstance(unit, int) and unit > 0:
+            return unit
+    raise AttributeError("no block size of the KV cache")
 
 
 def group_suffixes(manager: Any) -> tuple[tuple[bytes, ...], bool]:

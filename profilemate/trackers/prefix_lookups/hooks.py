@@ -25,6 +25,9 @@ KEPT_LOOKUPS = 256
 FEW_BLOCKS = 64
 """So many missed blocks are looked at again when something has left the cache; more only where the first one tells."""
 
+MOST_LEAVING = 1 << 16
+"""More than leave in a step: for the case that the handlers that settle them are switched off."""
+
 FRESH_LOOKUPS = 4096
 """More than a schedule() call makes: for a scheduler of the user's own whose schedule() is not vLLM's."""
 
@@ -74,10 +77,12 @@ def scheduler_made(result: None, scheduler: Any) -> None:
 
 
 def hashes_removed(keys: list[bytes], pool: Any) -> None:
-    """VLLM 0.24 and later: a block lost its hashes, whatever for."""
+    """VLLM 0.24 and later: a block lost its hashes, whatever for. Called for every eviction."""
     cache = _caches.get(id(pool))
     if cache is not None:
-        cache.dropped(keys, monotonic_ns())
+        cache.leaving += keys
+        if len(cache.leaving) > MOST_LEAVING:
+            cache.settle(monotonic_ns())
 
 
 def eviction_begins(pool: Any, block: Any) -> Any:
@@ -101,7 +106,10 @@ def reset_begins(pool: Any) -> list[bytes]:
 def reset_ends(keys: list[bytes], done: bool, pool: Any) -> None:
     """All of it is gone."""
     if done and keys:
-        _caches[id(pool)].dropped(keys, -monotonic_ns())
+        cache, now = _caches[id(pool)], monotonic_ns()
+        cache.settle(now)
+        cache.leaving += keys
+        cache.settle(-now)
 
 
 # -- look-ups -----------------------------------------------------------------------------------------------------------
@@ -111,6 +119,8 @@ def looked_up(result: tuple[Any, ...], manager: Any, request: Any) -> None:
     """A waiting request was looked up. It may be for the tenth time, and twice in a step beside some KV connectors."""
     name, asked, hit = request.request_id, request.num_tokens, result[1]
     pool, cache, hashes = manager.block_pool, cache_of(manager), request.block_hashes
+    if cache.leaving:
+        cache.settle(monotonic_ns())
     lookup = _kept.get(name)
     if (
         lookup is None
@@ -149,6 +159,9 @@ def step_scheduled(scheduled: Any, scheduler: Any) -> None:
         admit(scheduled, scheduler)
     if ORDERS.waiting:
         ORDERS.write_some(monotonic_ns())
+    for cache in _caches.values():
+        if cache.leaving:
+            cache.settle(monotonic_ns())
 
 
 def admit(scheduled: Any, scheduler: Any) -> None:

@@ -60,7 +60,8 @@ class Reasons:
         self._add(missed.rest, end * unit - max(at, begin))
         if missed.found:
             self.every = max(self.every, every)
-        self.reach_ns = max(self.reach_ns, missed.reach_ns)
+        if self.tokens[NOT_KNOWN]:
+            self.reach_ns = missed.reach_ns
 
     def _add(self, found: Found, tokens: int) -> None:
         if tokens <= 0:

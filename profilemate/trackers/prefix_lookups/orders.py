@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from typing import NamedTuple
 
 from profilemate.probe.request_ids import hash_texts
 from profilemate.probe.stream import Stream
+from profilemate.trackers.prefix_lookups.remembered import Remembered
 
 BLOCKS_PER_STEP = 128
 """So many hashes are keyed at the end of a schedule() call, 0.5 to 0.8 microseconds each."""
@@ -18,11 +18,10 @@ ROW_COSTS_BLOCKS = 4
 WAITING_BLOCKS = 1 << 16
 """So many hashes may wait: 5 MiB, eight prompts of 128k tokens."""
 
-REMEMBERED = 1 << 17
-"""Places for blocks known to be written, 1 MiB. A power of two."""
+WRITTEN_PER_PART = 1 << 14
+"""Eight parts remember the last 131,072 blocks that were written, in 12 MiB."""
 
-TRIED = 3
-"""Blocks before one that is not remembered, whose place another block may have taken."""
+WRITTEN = 1
 
 
 class Order(NamedTuple):
@@ -47,7 +46,7 @@ class Orders:
         self.waiting: deque[Order] = deque()
         self._waiting_blocks = 0
         self._next = -1
-        self._written = array("q", bytes(8 * REMEMBERED))
+        self._written = Remembered(WRITTEN_PER_PART)
 
     def add(self, order: Order) -> int:
         """Let the blocks of a request wait for their turn. Returns how many had to be left out."""
@@ -81,20 +80,15 @@ class Orders:
             f"{now_ns},{order.engine},{order.lookup},{order.request},{len(order.hashes)},{first},"
             f"{texts[0]},{' '.join(texts[1:])}\n"
         )
-        written, mask = self._written, REMEMBERED - 1
-        for block_hash in some:
-            number = hash(block_hash)
-            written[number & mask] = number
+        self._written.add(list(map(hash, some)), WRITTEN)
 
     def _known(self, hashes: list[bytes]) -> int:
         """How many of the first blocks were written before, as far as is remembered: a block comes after all before it."""
         low, high = 0, len(hashes)
         while low < high:
             middle = (low + high) // 2
-            at = next((at for at in range(middle, max(low, middle - TRIED) - 1, -1) if self._is_known(hashes[at])), -1)
-            low, high = (at + 1, high) if at >= 0 else (low, middle)
+            if self._written.value_of(hash(hashes[middle])):
+                low = middle + 1
+            else:
+                high = middle
         return low
-
-    def _is_known(self, block_hash: bytes) -> bool:
-        number = hash(block_hash)
-        return self._written[number & (REMEMBERED - 1)] == number

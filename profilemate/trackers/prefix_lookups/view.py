@@ -105,7 +105,10 @@ def _reasons(record: Record) -> str:
 
 
 def _notes(summary: LookupSummary, counted: Counter[str]) -> list[str]:
-    notes = []
+    notes = [
+        f"{hook} did not always work: prefix_cache_lookups.csv may tell evicted or reset blocks as new"
+        for hook in summary.blind
+    ]
     if summary.sampled:
         notes.append(
             f"{summary.sampled} prefix look-ups missed so many blocks that only every n-th of them was looked at "

@@ -77,11 +77,7 @@ def _sources(session: Session) -> Iterator[Source]:
         (span.process.name, span.local_engine): span.engine for span in engine_spans(session, BASE, events.IN_ENGINE)
     }
     return heapq.merge(
-        *(
-            _rows(session, process, table, numbers)
-            for process in session.processes
-            for table in IN_ORDER
-        ),
+        *(_rows(session, process, table, numbers) for process in session.processes for table in IN_ORDER),
         key=lambda source: source.time_ns,
     )
 

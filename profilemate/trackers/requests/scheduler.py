@@ -10,7 +10,16 @@ from profilemate.probe.engine_step import STEP
 from profilemate.probe.process import THIS
 from profilemate.probe.request_ids import written_id
 from profilemate.trackers.requests import events
-from profilemate.trackers.requests.state import MOST_WAITING, TOTALS, Prefill, Recovery, State, state_of
+from profilemate.trackers.requests.state import (
+    MOST_WAITING,
+    STATES,
+    TOTALS,
+    Prefill,
+    Recovery,
+    State,
+    meet,
+    state_of,
+)
 
 IN_ENGINE = THIS.writer.stream(events.IN_ENGINE)
 PREEMPTIONS = THIS.writer.stream(events.PREEMPTIONS)
@@ -54,7 +63,7 @@ def step_scheduled(output: Any, scheduler: Any) -> None:
     """A batch was chosen. A plain decode step has nothing to look at."""
     global _failed
     _failed = None
-    state = state_of(scheduler)
+    state = STATES.get(id(scheduler)) or meet(scheduler)
     state.in_flight += 1
     if output.scheduled_new_reqs or state.prefilling or state.preempted or state.recovering:
         look_at(state, output, scheduler.requests)
@@ -115,7 +124,7 @@ def resume(state: State, step: int, request: Any, scheduled_tokens: int) -> None
 
 def step_finished(outputs: Any, scheduler: Any) -> None:
     """`update_from_output`: the first tokens and the recoveries of this step are there."""
-    state = state_of(scheduler)
+    state = STATES.get(id(scheduler)) or meet(scheduler)
     if state.in_flight:
         state.in_flight -= 1
     if state.awaited:

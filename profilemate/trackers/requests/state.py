@@ -86,30 +86,32 @@ class State:
         return self.engine.step + 1
 
 
-_states: dict[int, State] = {}
+STATES: dict[int, State] = {}
+"""By the id of a scheduler, for handlers that run in every step; `state_of` is for all else."""
 
 
 def state_of(scheduler: Any) -> State:
     """The state of a scheduler."""
-    return _states.get(id(scheduler)) or _meet(scheduler)
+    return STATES.get(id(scheduler)) or meet(scheduler)
 
 
-def _meet(scheduler: Any) -> State:
+def meet(scheduler: Any) -> State:
+    """Begin to follow a scheduler."""
     key = id(scheduler)
-    state = _states[key] = State(scheduler, weakref.ref(scheduler, lambda gone: _forget(key, gone)))
+    state = STATES[key] = State(scheduler, weakref.ref(scheduler, lambda gone: _forget(key, gone)))
     return state
 
 
 def _forget(key: int, gone: Any) -> None:
     """A scheduler is gone, and another one may get its id."""
-    state = _states.get(key)
+    state = STATES.get(key)
     if state is not None and state.ref is gone:
-        del _states[key]
+        del STATES[key]
 
 
 def forget_all() -> None:
     """For a forked child, which has no schedulers of its own yet."""
-    _states.clear()
+    STATES.clear()
 
 
 class Totals:
