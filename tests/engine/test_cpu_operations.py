@@ -20,7 +20,7 @@ EVERY = 3
 LONGEST_AROUND_SECONDS = 200e-6
 """Mean between the two clocks of a call, in which lie our handlers, cold beside a model, and their writes at a step's end."""
 
-OPENING_SECONDS = 0.03
+OPENING_SECONDS = 0.1
 """Once besides: the first flush opens the files and writes process.json."""
 
 PIECES = "model_launch_pieces"

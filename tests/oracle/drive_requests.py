@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "driver"))
 RESET_EVERY = 40
-ABORT_EVERY, ABORT_AFTER_STEPS, ABORT_PREEMPTED_EVERY = 5, 45, 50
+ABORT_EVERY, ABORT_AFTER_STEPS, MOST_ABORTED_PREEMPTED = 5, 60, 3
 SMALL = {"mean_gap_steps": 2.0, "output_length": (16, 150), "prefix_chunks": (2, 8), "tail_chunks": (1, 10)}
 """A trace whose longest request fits into 39 blocks of 16 tokens, and of which eight or so do not fit at once."""
 
@@ -43,6 +43,7 @@ class Oracle:
         self.resetting = False
         self.outputs: list[Any] = []
         self.freed: set[str] = set()
+        self.entered_ns: dict[str, int] = {}
         for name in (
             "schedule",
             "update_from_output",
@@ -60,6 +61,7 @@ class Oracle:
         after = getattr(self, f"after_{name}", None)
 
         def run(*args: Any, **kwargs: Any) -> Any:
+            self.entered_ns[name] = time.monotonic_ns()
             if before is not None:
                 before(*args, **kwargs)
             result = getattr(type(instance), name)(instance, *args, **kwargs)
@@ -69,12 +71,15 @@ class Oracle:
 
         return run
 
+    def between(self, name: str) -> list[int]:
+        """When the call of a method that is over now began, and now: its handlers ran in between."""
+        return [self.entered_ns[name], time.monotonic_ns()]
+
     def after_add_request(self, result: None, request: Any) -> None:
-        self.began[request.request_id] = {"queued_ns": time.monotonic_ns()}
+        self.began[request.request_id] = {"queued_ns": self.between("add_request")}
 
     def before_schedule(self, *_: Any, **__: Any) -> None:
         self.failed = ""
-        self.began_schedule_ns = time.monotonic_ns()
 
     def after_allocate_slots(self, blocks: Any, request: Any, num_new_tokens: int, *_: Any, **__: Any) -> None:
         if blocks is None:
@@ -109,17 +114,19 @@ class Oracle:
         }
         self.preemptions.append(self.open[name])
 
+    def after__preempt_request(self, result: None, request: Any, *_: Any, **__: Any) -> None:
+        self.open[request.request_id]["between_ns"] = self.between("_preempt_request")
+
     def _close(self, found: dict[str, Any], outcome: str, computed: int) -> None:
         if found["kept"] is None:
             found["outcome"] = "ended while preempted"
             return
         found["outcome"] = outcome
         found["recomputed"] = max(0, min(computed, found["lost"]) - found["kept"])
-        found["recovered_ns"] = time.monotonic_ns()
 
     def after_schedule(self, output: Any, *_: Any, **__: Any) -> None:
         self.schedules += 1
-        now = time.monotonic_ns()
+        now = self.between("schedule")
         starts = {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
         cached = output.scheduled_cached_reqs
         starts.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
@@ -129,7 +136,7 @@ class Oracle:
             self.computed[name] = starts[name] + tokens
             known = self.began[name]
             if "scheduled_ns" not in known:
-                known.update(scheduled_ns=self.began_schedule_ns, cached=starts[name])
+                known.update(scheduled_ns=now, cached=starts[name])
             self.chunks[name] = self.chunks.get(name, 0) + (name in in_context)
             found = self.open.get(name)
             if found is not None and found["kept"] is None:
@@ -142,7 +149,7 @@ class Oracle:
 
     def after_update_from_output(self, result: Any, *_: Any, **__: Any) -> None:
         self.updates += 1
-        now = time.monotonic_ns()
+        now = self.between("update_from_output")
         for group in result.values():
             for output in group.outputs:
                 if output.new_token_ids:
@@ -150,19 +157,19 @@ class Oracle:
         for name, found in list(self.open.items()):
             if found.get("done", self.updates + 1) <= self.updates:
                 self._close(self.open.pop(name), "recovered", found["lost"])
+                found["recovered_ns"] = now
 
     def before__free_request(self, request: Any, *_: Any, **__: Any) -> None:
         name = request.request_id
         assert name not in self.freed, "freed twice"
         self.freed.add(name)
-        found = self.open.pop(name, None)
+        self.closing = found = self.open.pop(name, None)
         if found is not None:
             over = found.get("done", self.updates + 2) <= self.updates + 1 and request.status.name != "FINISHED_ABORTED"
             self._close(found, "recovered" if over else "cut_short", self.computed.get(name, 0))
         self.finished.append(
             {
                 "request": name,
-                "time_ns": time.monotonic_ns(),
                 "status": request.status.name,
                 "output": len(request.output_token_ids),
                 "prompt": len(request.prompt_token_ids),
@@ -171,6 +178,11 @@ class Oracle:
                 "priority": request.priority,
             }
         )
+
+    def after__free_request(self, result: Any, request: Any, *_: Any, **__: Any) -> None:
+        self.finished[-1]["between_ns"] = self.between("_free_request")
+        if self.closing is not None:
+            self.closing["recovered_ns"] = self.between("_free_request")
 
     def write(self, path: Path) -> None:
         """All of it."""
@@ -202,11 +214,13 @@ def meddle(driver: Any, more: set[str]) -> None:
     if "reset" in more and driver.clock % RESET_EVERY == RESET_EVERY - 1:
         scheduler.reset_prefix_cache(reset_running_requests=True)
     if "abort" in more:
-        for number, request in enumerate(driver.added):
-            if number % ABORT_EVERY == 0 and driver.clock - driver.came[request.request_id] == ABORT_AFTER_STEPS * (
-                number % 3
-            ):
+        for number, request in enumerate(driver.added[::ABORT_EVERY]):
+            if driver.clock - driver.came[request.request_id] == ABORT_AFTER_STEPS * (number % 3):
                 scheduler.finish_requests(request.request_id, RequestStatus.FINISHED_ABORTED)
+        preempted = [one for one in driver.added if one.status == RequestStatus.PREEMPTED]
+        if preempted and driver.tally["aborted_preempted"] < MOST_ABORTED_PREEMPTED:
+            driver.tally["aborted_preempted"] += 1
+            scheduler.finish_requests([preempted[0].request_id], RequestStatus.FINISHED_ABORTED)
 
 
 def main() -> None:

@@ -147,6 +147,7 @@ def device_copy() -> Any:
     rows = []
     for number in range(5):
         moe.begin(1)
+        assert not moe.look(THIS.began_ns + 1)  # a flush in the midst of a pass
         made.count(0, TOP_K, torch.tensor([[number, 5]], dtype=torch.int32))
         moe.end(THIS.began_ns + 1)
         rows.append([row.strip().split(",")[3:] for row in COUNTS.pending if isinstance(row, str)])
@@ -195,7 +196,7 @@ def cost(experts: int = 128, top_k: int = 8, num_layers: int = 48, repeats: int 
         for number in range(repeats):
             moe.begin(num_tokens)
             began = time.perf_counter()
-            moe.look(THIS.began_ns + (number << 40))
+            moe.end(THIS.began_ns + (number << 40))
             writes.append((time.perf_counter() - began) * 1e3)
         pairs = " with pairs" if with_pairs else ""
         said.append(

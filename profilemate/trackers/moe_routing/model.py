@@ -41,6 +41,7 @@ class MoeModel:
         self.layers = layers
         self.counters = counters
         self.passes = self.tokens = 0
+        self._is_running = False
         self._pause_ns = 0
         self._moment = Moment(0, 0, 0)
         self._copy = Copy(counters.table) if counters else None
@@ -56,11 +57,13 @@ class MoeModel:
         """A serving pass begins."""
         self.passes += 1
         self.tokens += num_tokens
+        self._is_running = True
         if self.counters is not None:
             self.counters.begin(num_tokens)
 
     def end(self, now_ns: int, is_idle: bool = False) -> bool:
         """The pass was launched, or there was none as nothing was left to do. True where rows wait to be written."""
+        self._is_running = False
         if self.counters is not None:
             self.counters.end()
         found = self.look(now_ns, IDLE_SHARE if is_idle else 1)
@@ -72,7 +75,9 @@ class MoeModel:
         return found
 
     def look(self, now_ns: int, pause_share: int = 1) -> bool:
-        """Queue the counts that have come in; ask for the next ones if it is time."""
+        """Queue the counts that have come in; ask for the next ones if it is time. In the midst of a pass, nothing."""
+        if self._is_running:
+            return False
         found = self._pairs is not None and self._pairs.look(now_ns, now_ns - THIS.began_ns, self.tokens)
         if self._copy is not None and self._copy.is_under_way:
             return self._collect() or found
