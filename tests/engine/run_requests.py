@@ -32,7 +32,11 @@ def main() -> None:
 
     def add(name: str, prompt_tokens: int, max_tokens: int, **more: Any) -> None:
         params = SamplingParams(
-            max_tokens=max_tokens, ignore_eos=True, temperature=0, output_kind=RequestOutputKind.CUMULATIVE, **more
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            temperature=1.0 if more else 0.0,
+            output_kind=RequestOutputKind.CUMULATIVE,
+            **more,
         )
         prompt = {"prompt_token_ids": [20 + (n * 37 + prompt_tokens) % 3000 for n in range(prompt_tokens)]}
         seen[name] = {"prompt_tokens": prompt_tokens, "added_ns": time.monotonic_ns(), "copies": {}}

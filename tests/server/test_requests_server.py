@@ -53,7 +53,7 @@ class Reply:
 
     def __init__(self, server: servers.Server, name: str, prompt: Any, max_tokens: int, n: int = 1) -> None:
         body = {
-            "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True, "stream": True, "n": n,
+            "prompt": prompt, "max_tokens": max_tokens, "temperature": n - 1, "ignore_eos": True, "stream": True, "n": n,
         }  # fmt: skip
         self.name = name
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
