@@ -205,7 +205,8 @@ def test_times_fill_the_buckets_of_vllm_s_own_histogram(served: Served, name: st
     theirs = buckets(served.metrics, name)
     assert len(values) == theirs[-1][1] >= sum(served.copies.values())
     assert [sum(value <= bound for value in values) for bound, _ in theirs] == [count for _, count in theirs]
-    assert len({count for _, count in theirs}) > 1, "every value lies in one bucket: that shows little"
+    if name.endswith("_tokens"):
+        assert len({count for _, count in theirs}) > 1, "every request is alike: that shows little"
 
 
 def test_the_phases_of_a_request_add_up_to_its_whole_time(served: Served) -> None:

@@ -13,11 +13,21 @@ from profilemate.trackers.requests.state import TOTALS
 ARRIVALS = THIS.writer.stream(events.ARRIVALS)
 ENDS = THIS.writer.stream(events.ENDS)
 ALL = (ARRIVALS, ENDS)
+CLOCK_READINGS, ONE_MOMENT_NS = 5, 20_000
 
 
-def on_monotonic_clock(wall_seconds: float, now: int) -> int:
-    """A moment of the wall clock that is not long ago, by the monotonic clock, which shows `now`."""
-    return now - (time_ns() - int(wall_seconds * 1e9))
+def both_clocks() -> tuple[int, int]:
+    """The monotonic and the wall clock at one moment: read again where the process was interrupted in between."""
+    for _ in range(CLOCK_READINGS):
+        now, wall = monotonic_ns(), time_ns()
+        if monotonic_ns() - now < ONE_MOMENT_NS:
+            break
+    return now, wall
+
+
+def on_monotonic_clock(wall_seconds: float, clocks: tuple[int, int]) -> int:
+    """A moment of the wall clock that is not long ago, by the monotonic clock."""
+    return clocks[0] - (clocks[1] - int(wall_seconds * 1e9))
 
 
 def nanoseconds(seconds: float | None) -> int | None:
@@ -34,12 +44,12 @@ def request_taken_in(is_new: bool, result: None, processor: Any, request: Any) -
     """`add_request`. Its row is written at once: the process may be killed before the request has any output."""
     if not is_new:
         return
-    now = monotonic_ns()
+    clocks = now, _ = both_clocks()
     TOTALS.arrived += 1
     external = getattr(request, "external_req_id", None) or request.request_id
     state = processor.request_states.get(request.request_id)
     ARRIVALS.add(
-        (now, written_id(request.request_id), written_id(external), on_monotonic_clock(request.arrival_time, now),
+        (now, written_id(request.request_id), written_id(external), on_monotonic_clock(request.arrival_time, clocks),
          getattr(state, "prompt_len", None), request.priority)
     )  # fmt: skip
     THIS.flush_step(ALL, now)
@@ -47,12 +57,14 @@ def request_taken_in(is_new: bool, result: None, processor: Any, request: Any) -
 
 def request_finished(result: None, processor: Any, req_state: Any, finish_reason: Any, iteration_stats: Any) -> None:
     """`_update_stats_from_finished`: its last output was processed."""
-    now = monotonic_ns()
+    clocks = now, _ = both_clocks()
     if iteration_stats is None:
         add_end(req_state, str(finish_reason), now, now, None)
         return
     finished = iteration_stats.finished_requests[-1]
-    add_end(req_state, str(finish_reason), now, on_monotonic_clock(iteration_stats.iteration_timestamp, now), finished)
+    add_end(
+        req_state, str(finish_reason), now, on_monotonic_clock(iteration_stats.iteration_timestamp, clocks), finished
+    )
 
 
 def add_end(req_state: Any, reason: str, now: int, end_ns: int, finished: Any) -> None:
