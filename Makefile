@@ -31,8 +31,9 @@ $(DEV_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python demo/run_demo.py
 
+# Two at a time, each file as a whole: most of a run is engines that start, and they share nothing.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

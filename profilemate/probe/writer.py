@@ -187,6 +187,7 @@ class Writer:
                 else:  # somebody closed it
                     stream.descriptor = -1
                 self._set_aside(stream, now)
+        self._keep_share(now)
         try:
             found = os.statvfs(self.folder)
         except OSError:
@@ -211,9 +212,17 @@ class Writer:
         self._write(self.gaps, now)
 
     def _turn_over(self, stream: Stream, now: int) -> None:
-        """Begin a new segment, and remove the oldest ones of the process while it is over its share."""
+        """Begin a new segment, and make room for it."""
         try:
             stream.start_segment()
+        except OSError as error:
+            self._pause(errno.errorcode.get(error.errno or 0, "EIO"))
+        else:
+            self._keep_share(now)
+
+    def _keep_share(self, now: int) -> None:
+        """Remove the oldest segments of the process while it is over its share, less one that may grow meanwhile."""
+        try:
             while self.kept_bytes() + self.segment_bytes > self.share_bytes and self._remove_oldest(now):
                 pass
         except OSError as error:

@@ -89,6 +89,14 @@ def engine_spans(session: Session, *tables: Table) -> tuple[EngineSpan, ...]:
     return _numbered(sorted(spans, key=lambda span: (span.first_ns, span.process.name, span.local_engine)))
 
 
+def by_process(spans: tuple[EngineSpan, ...]) -> list[tuple[EngineSpan, ...]]:
+    """The engines of each process: their rows lie in one file, which is read once."""
+    grouped: dict[str, list[EngineSpan]] = {}
+    for span in spans:
+        grouped.setdefault(span.process.name, []).append(span)
+    return [tuple(group) for group in grouped.values()]
+
+
 def _spans_of(session: Session, process: ProcessInfo, table: Table) -> list[EngineSpan]:
     time = table.columns.index("time_ns")
     return [

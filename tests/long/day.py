@@ -83,12 +83,21 @@ class Engine:
         """Replace the parts that would take the time."""
         from vllm.v1.core.sched import scheduler as module
 
-        batch = SimpleNamespace(total_num_scheduled_tokens=8, scheduled_new_reqs=())
-        outputs = {0: SimpleNamespace(outputs=(1,))}
+        requests = {f"request-{number}": 1 for number in range(8)}
+        batch = SimpleNamespace(
+            total_num_scheduled_tokens=8, scheduled_new_reqs=(), num_scheduled_tokens=requests,
+            scheduled_cached_reqs=SimpleNamespace(req_ids=list(requests), num_output_tokens=[3] * 8),
+            scheduled_spec_decode_tokens={},
+        )  # fmt: skip
+        outputs = {0: SimpleNamespace(outputs=(1,), scheduler_stats=None)}
 
         def make(self: Any, pool: Any) -> None:
             self.kv_cache_manager = SimpleNamespace(block_pool=pool, enable_caching=True)
-            self.requests = {}
+            self.scheduler_config = SimpleNamespace(max_num_seqs=16, max_num_batched_tokens=64)
+            self.max_num_running_reqs, self.max_num_scheduled_tokens = 16, 64
+            self.requests = dict.fromkeys(requests)
+            self.running = list(requests)
+            self.waiting = ()
 
         def schedule(self: Any) -> Any:
             return batch

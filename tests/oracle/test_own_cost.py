@@ -54,8 +54,8 @@ def test_every_hook_that_was_called_states_its_cost(run: Run) -> None:
 def test_the_estimate_of_the_costliest_hook_is_near_the_truth(run: Run) -> None:
     """It is a sample, and the machine has moods; taking the sampler's own work for ours once made it seven times too much."""
     costliest = max(run.clock_seconds, key=lambda name: run.clock_seconds[name])
-    assert costliest == STEP
-    assert 0.5 < run.hooks[STEP]["seconds"] / run.clock_seconds[STEP] < 2
+    for name in (costliest, STEP):
+        assert 0.5 < run.hooks[name]["seconds"] / run.clock_seconds[name] < 2
 
 
 def test_the_whole_is_the_sum_and_its_share_of_the_run(run: Run) -> None:

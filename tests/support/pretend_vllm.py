@@ -55,10 +55,26 @@ PRETEND_VLLM = {
         class Scheduler:
             def __init__(self):
                 self.kv_cache_manager = SimpleNamespace(block_pool=BlockPool(11))
-                self.requests = {}
+                self.scheduler_config = SimpleNamespace(max_num_seqs=4, max_num_batched_tokens=64)
+                self.max_num_running_reqs, self.max_num_scheduled_tokens = 4, 64
+                self.requests, self.running, self.waiting = {}, [], []
+            def get_request_counts(self):
+                return 1, 0
             def schedule(self):
                 self.blocks = self.kv_cache_manager.block_pool.get_new_blocks(3)
-                return SimpleNamespace(total_num_scheduled_tokens=3, scheduled_new_reqs=[])
+                cached = SimpleNamespace(req_ids=["one"], num_output_tokens=[3], num_computed_tokens=[7])
+                return SimpleNamespace(
+                    total_num_scheduled_tokens=3, num_scheduled_tokens={"one": 3}, scheduled_new_reqs=[],
+                    scheduled_cached_reqs=cached, scheduled_spec_decode_tokens={}, preempted_req_ids=set(),
+                )
+            def _free_request(self, request):
+                return None
+            def finish_requests(self, request_ids, finished_status):
+                return []
+            def add_request(self, request):
+                return None
+            def reset_prefix_cache(self):
+                return self.kv_cache_manager.block_pool.reset_prefix_cache()
             def update_from_output(self, scheduler_output, model_runner_output):
                 self.kv_cache_manager.block_pool.free_blocks(reversed(self.blocks))
                 return {}

@@ -12,7 +12,7 @@ from profilemate.session.durations import Durations
 from profilemate.session.session import Session
 from profilemate.session.stream import Row
 from profilemate.session.totals import newest_block
-from profilemate.session.views import EngineSpan, engine_spans
+from profilemate.session.views import EngineSpan, by_process, engine_spans
 from profilemate.trackers.engine_steps import events
 
 PREFILL, DECODE, MIXED, IDLE = "prefill", "decode", "mixed", "idle"
@@ -180,8 +180,8 @@ class StepSummary:
 def analyze(session: Session) -> StepSummary:
     """Read the rows of every engine core once."""
     summary = StepSummary(engine_spans(session, events.STEPS))
-    for span in summary.spans:
-        _add_engine(summary, session, span)
+    for spans in by_process(summary.spans):
+        _add_process(summary, session, spans)
     for process in session.with_role("EngineCore"):
         for (reason,) in session.rows(process, events.UNFINISHED, "reason"):
             summary.unfinished[reason] += 1
@@ -195,28 +195,51 @@ def analyze(session: Session) -> StepSummary:
     return summary
 
 
-def _add_engine(summary: StepSummary, session: Session, span: EngineSpan) -> None:
-    totals, adder, through = StepTotals(), Adder(), 0
-    rows = steps_of(session, span)
-    block = newest_block(session, span.process, events.TOTALS)
+class Counted:
+    """What is counted of one engine while its rows go by. `through` is the last step that its totals stand for."""
+
+    def __init__(self) -> None:
+        """No row yet."""
+        self.totals = StepTotals()
+        self.adder = Adder()
+        self.through = 0
+        self.last: Step | None = None
+        self.whole: Step | None = None
+        """The last step whose batch is known."""
+
+    def add(self, step: Step) -> None:
+        """The next row."""
+        self.last = step
+        if step.max_requests is not None:
+            self.whole = step
+        if (step.step or 0) > self.through:
+            self.adder.add(step)
+
+
+def _add_process(summary: StepSummary, session: Session, spans: tuple[EngineSpan, ...]) -> None:
+    engines = {span.local_engine: Counted() for span in spans}
+    rows = _rows_of(session, spans)
+    block = newest_block(session, spans[0].process, events.TOTALS)
     for row in block.rows if block else ():
-        if row[1] == span.local_engine:
-            totals.add_row(row)
-            through, summary.is_capped = row[2] or 0, True
-    last = whole = None
-    for last in rows:
-        _add_step(summary, last)
-        if last.max_requests is not None:
-            whole = last
-        if (last.step or 0) > through:
-            adder.add(last)
-    totals.add(adder.totals())
-    if last is not None:
-        summary.left_in_flight += last.in_flight or 0
-    if whole is not None:
-        summary.most_requests, summary.most_tokens = whole.max_requests, whole.max_step_tokens
-        summary.request_room += totals.busy_steps * (whole.max_requests or 0)
-        summary.token_room += totals.busy_steps * (whole.max_step_tokens or 0)
+        if row[1] in engines:
+            engines[row[1]].totals.add_row(row)
+            engines[row[1]].through, summary.is_capped = row[2] or 0, True
+    for local_engine, step in rows:
+        _add_step(summary, step)
+        engines[local_engine].add(step)
+    for counted in engines.values():
+        _add_engine(summary, counted)
+
+
+def _add_engine(summary: StepSummary, counted: Counted) -> None:
+    totals = counted.totals
+    totals.add(counted.adder.totals())
+    if counted.last is not None:
+        summary.left_in_flight += counted.last.in_flight or 0
+    if counted.whole is not None:
+        summary.most_requests, summary.most_tokens = counted.whole.max_requests, counted.whole.max_step_tokens
+        summary.request_room += totals.busy_steps * (counted.whole.max_requests or 0)
+        summary.token_room += totals.busy_steps * (counted.whole.max_step_tokens or 0)
     summary.totals.add(totals)
 
 
@@ -237,10 +260,16 @@ def _add_step(summary: StepSummary, step: Step) -> None:
             summary.prefill_token_use += tokens
 
 
-def steps_of(session: Session, span: EngineSpan) -> Iterator[Step]:
-    """Steps of one engine in order, their files opened now; `engine` is its number in the session, times are the session's."""
-    rows = session.rows(span.process, events.STEPS)
-    return (_step(span, row) for row in rows if row[1] == span.local_engine)
+def _rows_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[tuple[int, Step]]:
+    """Engines and steps of one process in order, its files opened now."""
+    rows = session.rows(spans[0].process, events.STEPS)
+    by_engine = {span.local_engine: span for span in spans}
+    return ((row[1], _step(by_engine[row[1]], row)) for row in rows if row[1] in by_engine)
+
+
+def steps_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Step]:
+    """Steps of one process in order, its files opened now; `engine` is the number in the session, times are the session's."""
+    return (step for _, step in _rows_of(session, spans))
 
 
 def _step(span: EngineSpan, row: Row) -> Step:
@@ -252,4 +281,4 @@ def _step(span: EngineSpan, row: Row) -> Step:
 
 def steps(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Step]:
     """Steps of all engines in the order in which they ended."""
-    return heapq.merge(*(steps_of(session, span) for span in spans), key=lambda step: step.time_ns)
+    return heapq.merge(*(steps_of(session, group) for group in by_process(spans)), key=lambda step: step.time_ns)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from profilemate.session.order import nearly_sorted
 from profilemate.session.session import Session
 from profilemate.session.stream import Row
-from profilemate.session.views import EngineSpan, engine_spans
+from profilemate.session.views import EngineSpan, by_process, engine_spans
 from profilemate.trackers.kv_cache import events
 
 
@@ -226,13 +227,16 @@ def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int,
 
 def evictions(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Eviction]:
     """Every recorded eviction of every engine, in order of time."""
-    return heapq.merge(*(_evictions_of(session, span) for span in spans), key=lambda eviction: eviction[:2])
+    sources = (_evictions_of(session, group) for group in by_process(spans))
+    return heapq.merge(*sources, key=lambda eviction: eviction[:2])
 
 
-def _evictions_of(session: Session, span: EngineSpan) -> Iterator[Eviction]:
-    for row in session.rows(span.process, events.EVICTIONS):
-        if row[1] == span.local_engine:
-            yield _eviction(span, row)
+def _evictions_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Eviction]:
+    """Those of one process, whose file is read once; engines that take turns write them nearly in order."""
+    by_engine = {span.local_engine: span for span in spans}
+    rows = session.rows(spans[0].process, events.EVICTIONS)
+    found = (_eviction(by_engine[row[1]], row) for row in rows if row[1] in by_engine)
+    return found if len(spans) == 1 else nearly_sorted(found, lambda eviction: eviction.time_ns)
 
 
 def _eviction(span: EngineSpan, row: Row) -> Eviction:
