@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from profilemate.probe.guarded import Guarded
 from profilemate.probe.hook import FOLLOWING_NONE, SELF, Hook
 
-WATCHERS: list[Callable[[Any, Any, int], None]] = []
-"""Called with the KV cache manager, the request for which there was no room, and the tokens that it asked for."""
+_watchers: list[Guarded] = []
+
+
+def watch_failures(tracker: str, function: Callable[[Any, Any, int], None]) -> None:
+    """Call `function` with the KV cache manager, the request for which there was no room, and the tokens that it asked for."""
+    _watchers.append(Guarded(tracker, "failed allocations", function))
 
 
 def allocation_failed(result: None, manager: Any, request: Any, num_new_tokens: int) -> None:
     """`allocate_slots` found no room for a request."""
-    for told in WATCHERS:
+    for told in _watchers:
         told(manager, request, num_new_tokens)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from profilemate.probe import cost, engine_step, phase, user_tracker
 from profilemate.probe.finder import TargetFinder
+from profilemate.probe.guarded import Guarded, why
 from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
 from profilemate.probe.pace import SHORTEST_PAUSE_NS, pause_ns
 from profilemate.probe.process import THIS, tell
@@ -78,38 +79,44 @@ def begin(config: Any = None) -> None:
 def add_tracker(tracker: str) -> None:
     """Load one tracker; if it cannot be loaded the others go on and process.json says so.
 
-    Beside HOOKS and `after_fork` its hooks.py may have `before_flush(now_ns)`, called at every flush, and `write_totals()`,
-    called before rows are removed for the size cap.
+    Beside HOOKS and `after_fork` its hooks.py may have `before_flush(now_ns)`, called at every flush, `write_totals()`, called
+    before rows are removed for the size cap, and `at_exit()`, called before the last flush where Python sees the exit.
     """
     try:
         for hook in tracker_hooks(tracker):
             states.setdefault(hook.name, HookState(hook, failure_noted))  # those that several trackers need go in once
-        module = sys.modules.get(tracker_module(tracker))
-        for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
-            if hasattr(module, name):
-                calls.append(getattr(module, name))
+        take_functions(tracker, sys.modules.get(tracker_module(tracker)))
     except Exception as error:
         THIS.warnings.append(f"tracker {tracker} is off: {type(error).__name__}: {error}")
+
+
+def take_functions(tracker: str, module: Any) -> None:
+    """Let a tracker's functions beside its hooks be called, each with a guard of its own."""
+    for name, calls in (
+        ("before_flush", THIS.at_flush),
+        ("write_totals", THIS.writer.before_drop),
+        ("at_exit", THIS.at_exit),
+    ):
+        function = getattr(module, name, None)
+        if function is not None:
+            calls.append(Guarded(tracker, name, function))
 
 
 def add_user_tracker(word: str) -> None:
     """Load a file or module of the user's. One that cannot be used is off, with nothing of it left, and the records say why.
 
-    `after_fork`, `before_flush` and `write_totals` are optional there.
+    `after_fork` and the functions of `add_tracker` are optional there.
     """
     try:
         tracker = users[word] = user_tracker.load(word, set(states))
         user_tracker.adopt(tracker)
     except (Exception, SystemExit) as error:
-        refused[word] = user_tracker.why(error)
+        refused[word] = why(error)
         THIS.warnings.append(f"tracker {word} is off: {refused[word]}")
         return
     for hook in tracker.hooks:
         states[hook.name] = HookState(hook, failure_noted)
-    for name, calls in (("before_flush", THIS.at_flush), ("write_totals", THIS.writer.before_drop)):
-        function = getattr(tracker.module, name, None)
-        if function is not None:
-            calls.append(user_tracker.Guarded(tracker.name, name, function))
+    take_functions(tracker.name, tracker.module)
 
 
 def _is_importing(module: Any) -> bool:
@@ -155,6 +162,7 @@ def remove_all() -> None:
         sys.meta_path.remove(_finder)
     THIS.at_flush.clear()
     THIS.writer.before_drop.clear()
+    THIS.at_exit.clear()
     atexit.unregister(last_words)
     states.clear()
     for tracker in users.values():
@@ -239,6 +247,8 @@ def last_words() -> None:
     global _next_look_ns, _next_health_ns
     if THIS.folder:
         _next_look_ns = _next_health_ns = 0
+        for tell_last in THIS.at_exit:
+            tell_last()
         THIS.flush()
 
 
@@ -259,6 +269,6 @@ def after_fork() -> None:
             if module is not None:
                 module.after_fork()
         for users_own in users.values():
-            user_tracker.Guarded(users_own.name, "after_fork", getattr(users_own.module, "after_fork", list))()
+            Guarded(users_own.name, "after_fork", getattr(users_own.module, "after_fork", list))()
     except Exception:
         THIS.off = True

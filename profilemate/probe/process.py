@@ -37,12 +37,14 @@ class Process:
         self.settings = Settings()
         self.writer = Writer()
         self.session = ""
+        self.secret = b""
         self.off = False
         self.hook_records: HookRecords = list
         self.cost_bias = Bias()
         self.began_ns = time.monotonic_ns()
         self.turn_sampler: Callable[[], int] = lambda: 1
         self.at_flush: list[Callable[[int], None]] = []
+        self.at_exit: list[Callable[[], None]] = []
         self.warnings: list[str] = []
         self.forget_identity()
 
@@ -77,10 +79,13 @@ class Process:
         if inherited and (not launches or self._belongs_to(inherited)):
             self._join(inherited)
         elif launches or not inherited:
-            os.environ.pop(names.ENV_SECRET, None)
+            if (
+                not self.secret
+            ):  # another session's; where ids were hashed before this one began, it keeps what they were
+                os.environ.pop(names.ENV_SECRET, None)
             self._begin()
         if self.session:
-            os.environ.setdefault(names.ENV_SECRET, os.urandom(16).hex())
+            self.session_secret()
 
     def _belongs_to(self, session: str) -> bool:
         owner = os.environ.get(names.ENV_SESSION_OWNER, names.RUN_OWNER)
@@ -216,11 +221,15 @@ class Process:
             "hooks": self.hook_records(),
         }
 
-    @staticmethod
-    def _secret_id() -> str:
+    def session_secret(self) -> bytes:
+        """What request ids are hashed with; made at its first use, and inherited by the processes that this one starts."""
+        if not self.secret:
+            self.secret = os.environ.setdefault(names.ENV_SECRET, os.urandom(16).hex()).encode()[:64]
+        return self.secret
+
+    def _secret_id(self) -> str:
         """Tells which processes have the same secret, and nothing of it."""
-        secret = os.environ.get(names.ENV_SECRET, "")
-        return blake2b(b"id", key=secret.encode()[:64], digest_size=8).hexdigest() if secret else ""
+        return blake2b(b"id", key=self.session_secret(), digest_size=8).hexdigest()
 
     def _dropping(self) -> list[str]:
         return [f"rows are being dropped: {self._told_trouble}"] if self._told_trouble else []

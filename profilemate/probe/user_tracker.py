@@ -11,14 +11,13 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from time import monotonic_ns
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from profilemate.probe.engine_step import STEP, STEP_END
-from profilemate.probe.hook import FAILURES_BEFORE_OFF, Hook
+from profilemate.probe.hook import Hook
 from profilemate.probe.process import FULL_FLUSH_NS, THIS
 from profilemate.probe.settings import is_file
 from profilemate.probe.stream import Stream
@@ -112,11 +111,6 @@ class _NotYetFinder:
 def name_of(word: str) -> str:
     """How the records call a tracker: the file's name without its ending, or the module's name."""
     return os.path.basename(word).removesuffix(".py") if is_file(word) else word
-
-
-def why(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def load(word: str, taken_hooks: set[str]) -> UserTracker:
@@ -220,26 +214,3 @@ def adopt(tracker: UserTracker) -> None:
     for stream in tracker.streams:
         THIS.writer.streams[stream.table.name] = stream
     STEP.write_with(*tracker.streams)
-
-
-class Guarded:
-    """A function of the user's that is no hook. It is called no more when it has failed five times."""
-
-    def __init__(self, tracker: str, name: str, function: Callable[..., Any]) -> None:
-        """`function` is what a tracker calls `name`."""
-        self.what = f"tracker {tracker}: {name}"
-        self.function = function
-        self.failures = 0
-
-    def __call__(self, *arguments: Any) -> None:
-        """Call it, unless it is off. Raises nothing."""
-        if self.failures >= FAILURES_BEFORE_OFF:
-            return
-        try:
-            self.function(*arguments)
-        except Exception as error:
-            self.failures += 1
-            if self.failures in (1, FAILURES_BEFORE_OFF):
-                off = "is off" if self.failures > 1 else "failed"
-                THIS.warnings.append(f"{self.what} {off}: {why(error)}")
-                THIS.dirty = True

@@ -6,8 +6,6 @@ in its times. What they do at places nested in an operation is.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 from time import monotonic_ns
 from typing import Any
 
@@ -134,15 +132,9 @@ def before_flush(now_ns: int) -> None:
         write_totals()
 
 
-def last_totals() -> None:
-    """At an exit that Python sees; vLLM kills most of its processes."""
-    with contextlib.suppress(Exception):
-        if THIS.folder:
-            write_totals()
-            THIS.flush()
-
-
-atexit.register(last_totals)
+def at_exit() -> None:
+    """Totals of all calls."""
+    write_totals()
 
 
 def after_fork() -> None:

@@ -242,7 +242,7 @@ TORCH = "torch.cuda"
 
 
 recorder.contribute(events.PASSES, pass_cells)
-recorder.waits_beside(complete_rows)
+recorder.waits_beside("cuda_graphs", complete_rows)
 PASSES.write_with(CAPTURES, OTHER_REPLAYS, PHASES)
 FORWARD.other_graph = other_full_graph
 

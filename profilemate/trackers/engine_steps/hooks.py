@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import Any
 
-from profilemate.probe.allocation import ALLOCATION_FAILED, WATCHERS
+from profilemate.probe.allocation import ALLOCATION_FAILED, watch_failures
 from profilemate.probe.batch import context_of
 from profilemate.probe.engine_step import STEP
 from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING_NONE, NOTING_TRUE, SELF, Hook
@@ -210,7 +210,7 @@ def allocation_failed(manager: Any, request: Any, num_new_tokens: int) -> None:
     _failed_allocations += 1
 
 
-WATCHERS.append(allocation_failed)
+watch_failures("engine_steps", allocation_failed)
 
 
 def throttle_asked() -> None:

@@ -1,6 +1,7 @@
 """The one recorder of forward passes: from the dispatch of a pass to its row, whichever trackers contribute to that.
 
-A tracker takes part with `contribute(table, cells)`; `waits_beside(function)` is for rows of its own that go out with it.
+A tracker takes part with `contribute(table, cells)`; `waits_beside(tracker, function)` is for rows of its own that go out
+with it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
+from profilemate.probe.guarded import Guarded
 from profilemate.probe.process import THIS
 from profilemate.probe.shared_row import SharedRow
 from profilemate.schema.pass_table import BASE
@@ -150,9 +152,9 @@ def contribute(table: Table, cells: Cells) -> None:
     FORWARD.contributors += (Contributor(PASSES.part(table).empty, cells),)
 
 
-def waits_beside(complete: Callable[[int], None]) -> None:
+def waits_beside(tracker: str, complete: Callable[[int], None]) -> None:
     """Call `complete(now_ns)` before a write that follows `FORWARD.more = True`: what a tracker has beside the row."""
-    FORWARD.waiting_beside += (complete,)
+    FORWARD.waiting_beside += (Guarded(tracker, "rows beside a pass", complete),)
 
 
 def read_device_times() -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from time import monotonic_ns
 from typing import Any
 
-from profilemate.probe.allocation import ALLOCATION_FAILED, WATCHERS
+from profilemate.probe.allocation import ALLOCATION_FAILED, watch_failures
 from profilemate.probe.engine_step import STEP, add_row, engine_of
 from profilemate.probe.hook import (
     AROUND,
@@ -278,7 +278,7 @@ def allocation_failed(manager: Any, request: Any, num_new_tokens: int) -> None:
     state_of(manager.block_pool).failed_allocations += 1
 
 
-WATCHERS.append(allocation_failed)
+watch_failures("kv_cache", allocation_failed)
 
 
 def lookup_recorded(result: Any, manager: Any, request: Any, num_hits: int) -> None:

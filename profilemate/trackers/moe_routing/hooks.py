@@ -9,7 +9,6 @@ is known to be safe.
 
 from __future__ import annotations
 
-import atexit
 import sys
 import weakref
 from time import monotonic_ns
@@ -235,7 +234,7 @@ def before_flush(now_ns: int) -> None:
     for key, moe in list(_models.items()):
         try:
             moe.look(now_ns)
-        except Exception as error:  # a device that is lost; every tracker's rows go through this flush
+        except Exception as error:  # a device that is lost; the other models are read on
             give_up(key, error)
 
 
@@ -246,16 +245,13 @@ def give_up(key: int, error: Exception) -> None:
     THIS.dirty = True
 
 
-def last_words() -> None:
-    """At an exit that Python sees, the counts up to it."""
-    if not THIS.folder:
-        return
+def at_exit() -> None:
+    """The counts up to it."""
     for key, moe in list(_models.items()):
         try:
             moe.last_look()
         except Exception as error:
             give_up(key, error)
-    THIS.flush()
 
 
 def after_fork() -> None:
@@ -268,7 +264,6 @@ def after_fork() -> None:
     _models_met = _next_flush_ns = 0
 
 
-atexit.register(last_words)
 if THIS.settings.moe_traced:
     traced.use_own_compile_cache()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import Any
 
-from profilemate.probe.allocation import WATCHERS
+from profilemate.probe.allocation import watch_failures
 from profilemate.probe.engine_step import STEP
 from profilemate.probe.process import THIS
 from profilemate.probe.request_ids import written_id
@@ -53,7 +53,7 @@ def allocation_failed(manager: Any, request: Any, num_new_tokens: int) -> None:
     _failed = (id(manager), request.request_id, num_new_tokens)
 
 
-WATCHERS.append(allocation_failed)
+watch_failures("requests", allocation_failed)
 
 
 # -- a step is scheduled ------------------------------------------------------------------------------------------------
