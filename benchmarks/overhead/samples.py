@@ -21,8 +21,8 @@ class Target(NamedTuple):
 
 
 SLOW_MACHINE = 3.5
-"""How much slower than usual a shared machine can be for hours: 3.4 times was measured between two days, bare vLLM included. A
-target in microseconds is held at this many times its gate, until the gate is told in something that the machine is in too."""
+"""How much slower than usual a shared machine can be for hours: bare vLLM took 2.3 to 3.7 times as long on one day as on
+another. A target in microseconds is held at this many times its gate, until it is told in units of the machine's own speed."""
 
 
 class Figure(NamedTuple):

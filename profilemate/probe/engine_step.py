@@ -5,11 +5,11 @@ The hook is put in after those of the trackers, so that it runs when they all ha
 
 from __future__ import annotations
 
-import weakref
 from time import monotonic_ns
 from typing import Any
 
 from profilemate.probe.hook import FOLLOWING, SELF, Hook
+from profilemate.probe.per_object import PerObject
 from profilemate.probe.process import THIS
 from profilemate.probe.shared_row import SharedRow
 from profilemate.schema.step_table import BASE
@@ -20,37 +20,28 @@ STEP = SharedRow(THIS.writer.stream(BASE))
 class Engine:
     """One scheduler of this process. `number` counts from 0, `step` is the number of its last finished step."""
 
-    __slots__ = ("number", "ref", "step")
+    __slots__ = ("number", "step")
 
-    def __init__(self, number: int, ref: Any) -> None:
+    def __init__(self, number: int) -> None:
         """No step yet."""
         self.number = number
-        self.ref = ref
         self.step = 0
 
 
-_engines: dict[int, Engine] = {}
+_engines: PerObject[Engine] = PerObject()
 _engines_met = 0
 
 
 def engine_of(scheduler: Any) -> Engine:
-    """The engine of a scheduler, numbered when it is first seen. Only a weak reference to it is kept."""
+    """The engine of a scheduler, numbered when it is first seen."""
     return _engines.get(id(scheduler)) or _meet(scheduler)
 
 
 def _meet(scheduler: Any) -> Engine:
     global _engines_met
-    key = id(scheduler)
-    engine = _engines[key] = Engine(_engines_met, weakref.ref(scheduler, lambda gone: _forget(key, gone)))
+    engine = _engines.keep(scheduler, Engine(_engines_met))
     _engines_met += 1
     return engine
-
-
-def _forget(key: int, gone: Any) -> None:
-    """A scheduler is gone, and another one may get its id."""
-    engine = _engines.get(key)
-    if engine is not None and engine.ref is gone:
-        del _engines[key]
 
 
 def add_row(engine: Engine, now_ns: int) -> None:

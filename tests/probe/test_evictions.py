@@ -33,7 +33,7 @@ def pool() -> Iterator[Pool]:
     hooks.after_fork()
     one = Pool()
     hooks.pool_made(None, one)
-    hooks.state_of(one).engine = Engine(0, None)
+    hooks.state_of(one).engine = Engine(0)
     yield one
     hooks.after_fork()
     for stream in STEP.streams:

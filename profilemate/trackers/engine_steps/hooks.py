@@ -13,13 +13,14 @@ from profilemate.probe.allocation import ALLOCATION_FAILED, watch_failures
 from profilemate.probe.batch import context_of
 from profilemate.probe.engine_step import STEP
 from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING_NONE, NOTING_TRUE, SELF, Hook
+from profilemate.probe.per_object import PerObject
 from profilemate.probe.process import THIS
 from profilemate.trackers.engine_steps import events
 from profilemate.trackers.engine_steps.limit import binding_limit, defers_prefills
 from profilemate.trackers.engine_steps.recompute import note_preempted, recomputed_tokens
 from profilemate.trackers.engine_steps.state import Batch, Scheduled, StepState
 
-_states: dict[int, StepState] = {}
+_states: PerObject[StepState] = PerObject()
 _throttle_asked: list[bool] = []
 """Not empty where data-parallel balancing asked the next step to defer prefills."""
 
@@ -41,16 +42,8 @@ _failed_allocations = 0
 
 
 def meet(scheduler: Any) -> StepState:
-    """Begin to count for a scheduler. It is forgotten when it is gone, since another one may get its id."""
-    key = id(scheduler)
-
-    def forget(gone: Any) -> None:
-        state = _states.get(key)
-        if state is not None and state.ref is gone:
-            del _states[key]
-
-    state = _states[key] = StepState(scheduler, forget)
-    return state
+    """Begin to count for a scheduler."""
+    return _states.keep(scheduler, StepState(scheduler))
 
 
 # -- the two halves of a step -------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from profilemate.probe.engine_step import Engine, engine_of
@@ -50,9 +48,8 @@ class Totals:
 class StepState:
     """One scheduler. Times are monotonic nanoseconds; what is counted is so since its last row or its last batch."""
 
-    def __init__(self, scheduler: Any, gone: Callable[[Any], None]) -> None:
-        """Nothing has happened yet. Only a weak reference to the scheduler is kept; `gone` is its callback."""
-        self.ref = weakref.ref(scheduler, gone)
+    def __init__(self, scheduler: Any) -> None:
+        """Nothing has happened yet."""
         self.engine: Engine = engine_of(scheduler)
         self.caps = Caps.of(scheduler)
         usable = int(scheduler.kv_cache_manager.block_pool.num_gpu_blocks) - 1

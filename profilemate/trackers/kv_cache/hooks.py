@@ -23,11 +23,12 @@ from profilemate.probe.hook import (
     SELF,
     Hook,
 )
+from profilemate.probe.per_object import PerObject
 from profilemate.probe.process import THIS
 from profilemate.trackers.kv_cache import events
 from profilemate.trackers.kv_cache.pool import UNKNOWN, PoolState
 
-_pools: dict[int, PoolState] = {}
+_pools: PerObject[PoolState] = PerObject()
 _dropped: deque[Any] = deque(maxlen=1 << 16)
 """Blocks whose content `_maybe_evict_cached_block` has dropped; counted when the call that made it do so is over.
 
@@ -48,23 +49,15 @@ STEP.write_with(EVICTIONS, USAGE)
 
 
 def meet(pool: Any, just_dropped: int = 0) -> PoolState:
-    """Begin to count for a pool: a new one, or one that was there before us. It is forgotten when it is gone.
+    """Begin to count for a pool: a new one, or one that was there before us.
 
     `just_dropped` of its free blocks had content until a moment ago.
     """
     global _pools_met
-    key = id(pool)
-    state = _pools[key] = PoolState(pool, _pools_met, lambda gone: forget(key, gone))
+    state = _pools.keep(pool, PoolState(pool, _pools_met))
     state.cached_free += just_dropped
     _pools_met += 1
     return state
-
-
-def forget(key: int, gone: Any) -> None:
-    """A pool is gone, and another one may get its id."""
-    state = _pools.get(key)
-    if state is not None and state.ref is gone:
-        del _pools[key]
 
 
 def state_of(pool: Any) -> PoolState:
@@ -129,8 +122,8 @@ def settle_earlier(blocks: list[Any]) -> None:
 
 def settle_others(blocks: list[Any]) -> None:
     """Count evictions by neither of BlockPool's two ways (Mamba checkpoints of vLLM 0.33), each for the pool that holds it."""
-    for state in _pools.values():
-        held = getattr(state.ref(), "blocks", ())
+    for key, state in list(_pools.items()):
+        held = getattr(_pools.owner_of(key), "blocks", ())
         ours = [block for block in blocks if block.block_id < len(held) and held[block.block_id] is block]
         if ours:
             settle_in_place(state, ours, "other")
@@ -367,10 +360,8 @@ def report_other_pools(now_ns: int) -> None:
         return
     _next_other_pools_ns = now_ns + 1_000_000_000
     for key, state in list(_pools.items()):
-        pool = state.ref()
-        if pool is None:
-            del _pools[key]
-        elif state.engine is None:
+        pool = _pools.owner_of(key)
+        if pool is not None and state.engine is None:
             settle(state)
             medium = "".join(c for c in str(getattr(pool, "medium", "")) if c.isalnum())
             OTHER_POOLS.add(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 from profilemate.probe.engine_step import Engine
@@ -23,10 +21,9 @@ UNKNOWN = None
 class PoolState:
     """What happened to one pool so far. The null block is never counted. Times are monotonic nanoseconds."""
 
-    def __init__(self, pool: Any, number: int, gone: Callable[[Any], None]) -> None:
-        """Begin with the state that the pool has now. Only a weak reference to it is kept; `gone` is its callback."""
+    def __init__(self, pool: Any, number: int) -> None:
+        """Begin with the state that the pool has now."""
         self.number = number
-        self.ref = weakref.ref(pool, gone)
         self.num_blocks = int(pool.num_gpu_blocks)
         self.total = self.num_blocks - 1
         self.births: list[int | None] = [UNKNOWN] * self.num_blocks

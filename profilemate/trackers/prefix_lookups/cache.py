@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from profilemate.trackers.prefix_lookups.remembered import Remembered
@@ -55,12 +53,11 @@ class PrefixCache:
     What leaves it is noted in `leaving` and gets its time at the next look, in the same call of schedule() as a rule.
     """
 
-    __slots__ = ("budget", "gone", "hash_unit", "is_dense", "leaving", "losses", "ref", "suffixes", "unit")
+    __slots__ = ("budget", "gone", "hash_unit", "is_dense", "leaving", "losses", "suffixes", "unit")
 
-    def __init__(self, manager: Any, now_ns: int, forget: Callable[[Any], None]) -> None:
-        """`manager` is the KVCacheManager; only a weak reference to its pool is kept, `forget` is that one's callback."""
+    def __init__(self, manager: Any, now_ns: int) -> None:
+        """`manager` is the KVCacheManager, of which nothing is kept."""
         pool = manager.block_pool
-        self.ref = weakref.ref(pool, forget)
         self.unit = hit_unit(manager)
         self.hash_unit = int(getattr(pool, "hash_block_size", self.unit))
         self.suffixes, self.is_dense = group_suffixes(manager)

@@ -12,6 +12,7 @@ from typing import Any
 
 from profilemate.probe.engine_step import STEP, engine_of
 from profilemate.probe.hook import AROUND, FOLLOWING, FOLLOWING_TRUE, SELF, Hook
+from profilemate.probe.per_object import PerObject
 from profilemate.probe.process import THIS
 from profilemate.probe.request_ids import written_id
 from profilemate.trackers.prefix_lookups import events
@@ -31,7 +32,7 @@ MOST_LEAVING = 1 << 16
 FRESH_LOOKUPS = 4096
 """More than a schedule() call makes: for a scheduler of the user's own whose schedule() is not vLLM's."""
 
-_caches: dict[int, PrefixCache] = {}
+_caches: PerObject[PrefixCache] = PerObject()
 _kept: dict[str, Lookup] = {}
 _fresh: dict[str, Lookup] = {}
 """Made in this call of schedule()."""
@@ -52,20 +53,8 @@ STEP.write_with(LOOKUPS, BLOCKS)
 
 def cache_of(manager: Any) -> PrefixCache:
     """What is known of the prefix cache of a KVCacheManager."""
-    return _caches.get(id(manager.block_pool)) or _meet(manager)
-
-
-def _meet(manager: Any) -> PrefixCache:
-    key = id(manager.block_pool)
-    cache = _caches[key] = PrefixCache(manager, monotonic_ns(), lambda gone: _forget(key, gone))
-    return cache
-
-
-def _forget(key: int, gone: Any) -> None:
-    """A pool is gone, and another one may get its id."""
-    cache = _caches.get(key)
-    if cache is not None and cache.ref is gone:
-        del _caches[key]
+    pool = manager.block_pool
+    return _caches.get(id(pool)) or _caches.keep(pool, PrefixCache(manager, monotonic_ns()))
 
 
 def scheduler_made(result: None, scheduler: Any) -> None:

@@ -5,11 +5,11 @@ Nothing is kept of a request that only decodes: its rows are joined when the ses
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from typing import Any
 
 from profilemate.probe.engine_step import engine_of
+from profilemate.probe.per_object import PerObject
 
 MOST_WAITING = 1 << 17
 """Arrivals that are kept at once: were the hook that forgets them switched off, they would grow without end."""
@@ -59,13 +59,11 @@ class State:
         "preempted",
         "prefilling",
         "recovering",
-        "ref",
         "waiting",
     )
 
-    def __init__(self, scheduler: Any, ref: Any) -> None:
-        """Only a weak reference to the scheduler is kept."""
-        self.ref = ref
+    def __init__(self, scheduler: Any) -> None:
+        """Nothing is waiting."""
         self.engine = engine_of(scheduler)
         self.in_flight = 0
         self.is_resetting = False
@@ -86,7 +84,7 @@ class State:
         return self.engine.step + 1
 
 
-STATES: dict[int, State] = {}
+STATES: PerObject[State] = PerObject()
 """By the id of a scheduler, for handlers that run in every step; `state_of` is for all else."""
 
 
@@ -97,16 +95,7 @@ def state_of(scheduler: Any) -> State:
 
 def meet(scheduler: Any) -> State:
     """Begin to follow a scheduler."""
-    key = id(scheduler)
-    state = STATES[key] = State(scheduler, weakref.ref(scheduler, lambda gone: _forget(key, gone)))
-    return state
-
-
-def _forget(key: int, gone: Any) -> None:
-    """A scheduler is gone, and another one may get its id."""
-    state = STATES.get(key)
-    if state is not None and state.ref is gone:
-        del STATES[key]
+    return STATES.keep(scheduler, State(scheduler))
 
 
 def forget_all() -> None:
