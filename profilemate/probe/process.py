@@ -79,9 +79,7 @@ class Process:
         if inherited and (not launches or self._belongs_to(inherited)):
             self._join(inherited)
         elif launches or not inherited:
-            if (
-                not self.secret
-            ):  # another session's; where ids were hashed before this one began, it keeps what they were
+            if not self.secret:  # another session's, unless ids were hashed with it already
                 os.environ.pop(names.ENV_SECRET, None)
             self._begin()
         if self.session:
