@@ -40,6 +40,14 @@ COMMANDS = (
     Command("run", "run a command with profiling on, then export and print a short summary"),
     Command("export", "write the files of a session, or another format"),
     Command("summary", "show what a session recorded"),
+    Command("report", "one HTML page with everything that a session shows"),
+    Command("advise", "which flag to change, to what, why, and what it should bring"),
+    Command("compare", "two or more sessions side by side, and whether they differ beyond the noise"),
+    Command("plot", "one figure of a session as a picture"),
+    Command("list", "the sessions of a folder"),
+    Command("show", "one session: processes, files, rows, health"),
+    Command("merge", "join the sessions of several hosts"),
+    Command("prune", "remove old sessions"),
     Command("doctor", "check whether ProfileMate can work here, and why not"),
 )
 

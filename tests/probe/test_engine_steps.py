@@ -130,10 +130,9 @@ def test_no_more_than_so_many_are_remembered(scheduler: Scheduler) -> None:
 
 
 def test_what_is_in_flight_when_the_engine_dies_is_named(scheduler: Scheduler) -> None:
-    schedule(scheduler, batch())
-    schedule(scheduler, kept := batch())
+    held = [schedule(scheduler, batch()) for _ in range(2)]
     hooks.engine_died()
-    assert unfinished() == [("1", "engine_dead"), ("2", "engine_dead")] and kept
+    assert unfinished() == [("1", "engine_dead"), ("2", "engine_dead")] and held
 
 
 def test_an_update_whose_schedule_nobody_saw_says_so(scheduler: Scheduler) -> None:

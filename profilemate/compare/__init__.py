@@ -1,0 +1,1 @@
+"""Sessions side by side: settings, key numbers with their noise, distributions."""

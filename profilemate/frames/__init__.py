@@ -1,0 +1,1 @@
+"""Tables of a session as polars data frames: what `profilemate.open` gives, and everything that decides is made from."""
