@@ -31,7 +31,9 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Chaos:
     folder = tmp_path_factory.mktemp("chaos")
     env = environment.vllm(PROFILEMATE_DIR=str(folder / "sessions"))
     command = [sys.executable, str(DRIVE), str(folder / "out.json"), "--requests", "40", "--blocks", "100"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return Chaos(json.loads((folder / "out.json").read_text()), streams.only_session(folder / "sessions"))
 

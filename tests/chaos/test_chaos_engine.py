@@ -59,7 +59,9 @@ def standin(folder: Path, runner: str) -> dict[str, str]:
 
 
 def run(command: list[str], env: dict[str, str]) -> None:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

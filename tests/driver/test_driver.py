@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import environment
 import pytest
 
 HERE = Path(__file__).parent
@@ -85,7 +86,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """Wait for it and read the JSON lines of its stdout."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=environment.HANGS_SECONDS)
     assert process.returncode == 0, err[-3000:]
     return [json.loads(line) for line in out.splitlines()]
 

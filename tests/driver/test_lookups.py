@@ -40,7 +40,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     env = environment.profiled(folder, PROFILEMATE_TRACKERS="kv_cache,prefix_lookups")
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(folder / "known.json")],
-        env=env, capture_output=True, text=True, timeout=300, check=False,
+        env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     session = streams.only_session(folder)

@@ -28,7 +28,9 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("mfu") / "counted.json"
     command = [sys.executable, str(DRIVE), str(out), "--blocks", "300", "--requests", "60"]
     env = environment.vllm(PROFILEMATE_ENABLE="0", PYTHONPATH=str(environment.ROOT))
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert out.exists(), done.stderr[-2000:]
     found: dict[str, Any] = json.loads(out.read_text())
     assert found["summary"]["preemptions"] and len(found["steps"]) > 100

@@ -44,7 +44,7 @@ def drive(folder: Path, *arguments: str, code: int = 0, **more: str) -> Run:
     env = environment.profiled(folder / "p", PROFILEMATE_TRACKERS="cpu_operations", **more)
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(folder / "spans.json"), *arguments],
-        env=env, capture_output=True, text=True, timeout=120, check=False,
+        env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr[-3000:]
     return Run(json.loads((folder / "spans.json").read_text()), streams.only_session(folder / "p"))

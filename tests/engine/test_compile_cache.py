@@ -89,7 +89,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
     for starts in ROUNDS:
         running = {name: begin(folder, name, start, tiny_model) for name, start in starts.items()}
         for name, process in running.items():
-            code = process.wait(timeout=300)
+            code = process.wait(timeout=environment.HANGS_SECONDS)
             assert code == 0, (folder / f"{name}.log").read_text()[-3000:]
         found.update((name, collect(folder, name, start)) for name, start in starts.items())
     return found

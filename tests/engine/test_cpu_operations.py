@@ -53,7 +53,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         **(V2 if request.param == "v2" else {}),
     )
     command = [sys.executable, str(DRIVE), str(folder / "spans.json"), str(tiny_model), request.param]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "p")
     streams.export(session)

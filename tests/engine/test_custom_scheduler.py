@@ -58,7 +58,9 @@ def read(kind: str, folder: Path) -> Run:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("custom")
     command = [sys.executable, str(DRIVE), str(folder), *LOAD]
-    done = subprocess.run(command, env=environment.vllm(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=environment.vllm(), capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {kind: read(kind, folder) for kind in KINDS}
 

@@ -53,7 +53,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     env = environment.profiled(folder, environment.STANDIN, VLLM_ENABLE_V1_MULTIPROCESSING="0", **more)
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(tiny_model), str(folder / "oracle.json"), *kinds],
-        env=env, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env=env, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(ENGINE / "drive_encoder_graphs.py"), str(folder / "counted.json")],
-        env=env, cwd=folder, capture_output=True, text=True, timeout=200, check=False,
+        env=env, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

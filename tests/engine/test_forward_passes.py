@@ -84,7 +84,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     )
     command = [sys.executable, str(RUN), str(folder / "oracle.json"), "--model", str(tiny_model)]
     command += ["--compilation", json.dumps(GRAPHS)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)
     streams.export(session)

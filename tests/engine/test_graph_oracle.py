@@ -59,7 +59,9 @@ class Run(NamedTuple):
 def run_engine(folder: Path, model: Path, configuration: Configuration, env: dict[str, str], *more: str) -> Any:
     command = [sys.executable, str(RUN_ENGINE), str(folder / "oracle.json"), "--model", str(model), *more]
     command += ["--compilation", json.dumps(configuration.compilation)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
 
 
 @pytest.fixture(scope="module", params=list(CONFIGURATIONS))

@@ -37,7 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
         folder, VLLM_ENABLE_V1_MULTIPROCESSING="0", PROFILEMATE_TRACKERS="bandwidth", PROFILEMATE_MEASURE_PEAK="1"
     )
     command = [sys.executable, str(DRIVE), str(folder / "oracle.json"), str(tiny_model)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     oracle = json.loads((folder / "oracle.json").read_text())
     session = streams.only_session(folder)

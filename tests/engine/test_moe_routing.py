@@ -61,7 +61,7 @@ def run(folder: Path, base: Path, *options: str, standin: bool = False, **env: s
     environ = environment.profiled(folder, *([environment.STANDIN] if standin else []), **ON, **env)
     done = subprocess.run(
         [sys.executable, str(RUN_MOE), str(folder / "out.json"), "--model", str(model), *options],
-        env=environ, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env=environ, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)

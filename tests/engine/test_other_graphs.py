@@ -85,7 +85,9 @@ def run_script(folder: Path, script: str, *arguments: str, **env: str) -> Counte
         **env,
     )
     command = [sys.executable, str(ENGINE / script), *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return Counter(line.split()[1] for line in (folder / "truth").read_text().splitlines())
 

@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(tiny_model), str(folder / "counted.json"), *KINDS],
         env=environment.profiled(folder, VLLM_ENABLE_V1_MULTIPROCESSING="0"),
-        cwd=folder, capture_output=True, text=True, timeout=400, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)

@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     done = subprocess.run(
         [sys.executable, str(RUN), str(out), "--model", str(tiny_model)],
         env=environment.profiled(folder / "sessions", VLLM_ENABLE_V1_MULTIPROCESSING="0"),
-        cwd=folder, capture_output=True, text=True, timeout=180, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "sessions")

@@ -31,11 +31,20 @@ def test_past_the_size_cap_usage_is_still_exact(tmp_path: Path, tiny_model: Path
     )
     command = [sys.executable, str(RUN_ENGINE), str(tmp_path / "oracle.json"), "--model", str(tiny_model)]
     command += ["--compilation", json.dumps(GRAPHS), "--rounds", "120"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     session = streams.only_session(tmp_path / "sessions")
     export = [sys.executable, "-m", "profilemate", "export", str(session)]
-    subprocess.run(export, cwd=environment.ROOT, env=environment.clean(), check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        export,
+        cwd=environment.ROOT,
+        env=environment.clean(),
+        check=True,
+        capture_output=True,
+        timeout=environment.HANGS_SECONDS,
+    )
     stats = json.loads((tmp_path / "oracle.json").read_text())["stats"]
     gaps = {row["table"] for row in streams.all_rows(session, "gaps") if row["reason"] == "size_cap"}
     assert "forward_passes" in gaps

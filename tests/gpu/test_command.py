@@ -40,7 +40,13 @@ class cuda:
 
 def run(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments, env=environment.clean() | env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        arguments,
+        env=environment.clean() | env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
 
 

@@ -30,7 +30,13 @@ def host_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trace that this machine's torch profiler wrote through the check's own window."""
     path = tmp_path_factory.mktemp("trace") / "trace.json.gz"
     env = environment.clean() | {"PYTHONPATH": str(environment.ROOT / "benchmarks")}
-    subprocess.run([sys.executable, "-c", MAKE_TRACE, str(path)], env=env, check=True, timeout=120, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", MAKE_TRACE, str(path)],
+        env=env,
+        check=True,
+        timeout=environment.HANGS_SECONDS,
+        capture_output=True,
+    )
     return path
 
 

@@ -65,7 +65,9 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     folder = tmp_path_factory.mktemp("day")
     command = [sys.executable, str(DAY), str(folder), "--scale", str(SCALE)]
     env = environment.vllm(PYTHONHASHSEED="0")
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
     for half, seen in json.loads(done.stdout).items():
@@ -157,7 +159,13 @@ def test_what_was_removed_is_said(day: Day) -> None:
     command = [sys.executable, "-m", "profilemate", "summary", str(day.session)]
     env = environment.clean()
     done = subprocess.run(
-        command, cwd=environment.ROOT, env=env, capture_output=True, text=True, timeout=60, check=True
+        command,
+        cwd=environment.ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=True,
     )
     assert f"{day.removed(table):,} of {table} (size_cap)" in done.stdout
     said = [line for line in done.stdout.splitlines() if "the size cap removed the oldest rows of" in line]

@@ -52,7 +52,12 @@ class Run(NamedTuple):
 
 def drive(arguments: list[str], env: dict[str, str]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(DRIVE), *arguments], env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(DRIVE), *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))

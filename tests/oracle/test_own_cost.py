@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(out), "--requests", "300"],
         env=environment.vllm(PROFILEMATE_DIR=str(folder / "sessions")),
-        capture_output=True, text=True, timeout=180, check=False,
+        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "sessions")

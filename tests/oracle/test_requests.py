@@ -72,7 +72,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(folder / "oracle.json"), *POOL, *CONFIGURATIONS[name]],
         env=environment.profiled(folder / "sessions", PROFILEMATE_SHOW_REQUEST_IDS="1", VLLM_LOGGING_LEVEL="ERROR"),
-        capture_output=True, text=True, timeout=180, check=False,
+        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "sessions")

@@ -79,7 +79,7 @@ def drive(folder: Path, wanted: dict[str, list[str]], environ: dict[str, str]) -
     done = subprocess.run(
         [sys.executable, str(DRIVE), str(folder / "in.json"), str(folder / "out.json")],
         env=environment.profiled(folder / "sessions", VLLM_LOGGING_LEVEL="ERROR", **environ),
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return streams.only_session(folder / "sessions")

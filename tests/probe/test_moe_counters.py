@@ -19,7 +19,12 @@ WIDTH = 8
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(DRIVE)], env=environment.clean(), capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(DRIVE)],
+        env=environment.clean(),
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))

@@ -20,7 +20,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str
     environ = environment.vllm(PROFILEMATE_DIR=str(folder / "sessions"), PROFILEMATE_TRACKERS="all")
     done = subprocess.run(
         [sys.executable, str(REAL_HOOKS), str(folder / "out.json"), str(tiny_model)],
-        env=environ, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env=environ, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads((folder / "out.json").read_text()))

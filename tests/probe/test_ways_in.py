@@ -47,7 +47,12 @@ def python(code: str, folder: Path, *path: Path) -> subprocess.CompletedProcess[
         "PYTHONPATH": os.pathsep.join(map(str, path)), "PROFILEMATE_DIR": str(folder), "PROFILEMATE_ENABLE": "1",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -76,7 +81,13 @@ def test_a_function_bound_before_us_is_missed_and_its_hook_is_named(tmp_path: Pa
     assert calls["block_pool.get_new_blocks"] > 0 and calls["block_pool.free_blocks"] == 0
     command = [sys.executable, "-m", "profilemate", "summary", str(session)]
     done = subprocess.run(
-        command, cwd=environment.ROOT, env=environment.clean(), capture_output=True, text=True, timeout=60, check=True
+        command,
+        cwd=environment.ROOT,
+        env=environment.clean(),
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=True,
     )
     (said,) = [line for line in done.stdout.splitlines() if "never called" in line]
     assert "block_pool.free_blocks" in said

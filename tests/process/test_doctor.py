@@ -49,7 +49,7 @@ def doctor(
     }
     done = subprocess.run(
         [sys.executable, *options, "-c", DOCTOR, str(environment.ROOT), wanted],
-        env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=300, check=False,
+        env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     found: dict[str, list[dict[str, str]]] = {}
     for check in json.loads(done.stdout):
@@ -194,7 +194,8 @@ def test_a_disk_that_takes_nothing_is_a_failure(tmp_path: Path, vllm: Path, opti
         env = environment.clean() | {"PROFILEMATE_DIR": str(disk.path / "p"), "PROFILEMATE_DISK_FLOOR": "0"}
         done = subprocess.run(
             [*disk.prefix, sys.executable, "-c", code],
-            env=env | {"PYTHONPATH": str(environment.ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+            env=env | {"PYTHONPATH": str(environment.ROOT)},
+            capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
         )  # fmt: skip
         _, status, text, remedy = done.stdout.strip().split("|")
         assert status == "failure" and words in text and "PROFILEMATE_DIR" in remedy
@@ -262,7 +263,7 @@ def test_the_users_own_profiling_config_counts(tmp_path: Path, vllm: Path, check
     env = environment.clean() | {"PYTHONPATH": f"{checkout}:{vllm}"}
     done = subprocess.run(
         [sys.executable, "-m", "profilemate", "doctor"],
-        env=env, cwd=checkout, capture_output=True, text=True, timeout=300, check=False,
+        env=env, cwd=checkout, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert f"ok       folder: sessions go to {tmp_path / 'mine'}, " in done.stdout
     assert "warning  settings: kv_cache is off" in done.stdout
@@ -272,7 +273,7 @@ def test_text_has_one_line_per_check_and_its_remedy_below(tmp_path: Path, vllm: 
     env = environment.clean() | {"PYTHONPATH": str(vllm), "PROFILEMATE_DIR": str(tmp_path / "p")}
     done = subprocess.run(
         [sys.executable, "-m", "profilemate", "doctor"],
-        env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=300, check=False,
+        env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     (number,) = [n for n, line in enumerate(lines) if line.startswith("FAILURE  start: ")]

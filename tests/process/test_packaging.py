@@ -35,7 +35,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--target",
         str(target),
     ]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*command, str(source)], capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr
     return target
 
@@ -64,7 +66,8 @@ def run_installed(installed: Path, arguments: list[str], **variables: str) -> su
     )
     return subprocess.run(
         [sys.executable, "-c", code, "run", *arguments],
-        env=environment.clean() | variables, cwd="/", capture_output=True, text=True, timeout=120, check=False,
+        env=environment.clean() | variables, cwd="/",
+        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
 
 

@@ -65,7 +65,14 @@ def run(
         "PYTHONWARNINGS": "error",
         **more,
     }
-    return subprocess.run([interpreter, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [interpreter, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
+    )
 
 
 def test_an_engine_is_recorded(interpreter: str, tmp_path: Path, vllm: Path) -> None:

@@ -36,7 +36,14 @@ def run(*arguments: str, path: list[Path], **more: Any) -> subprocess.CompletedP
     env = environment.clean() | {"PYTHONPATH": os.pathsep.join(map(str, path))} | more.pop("env", {})
     command = [sys.executable, "-m", "profilemate", "run", *arguments]
     return subprocess.run(
-        command, env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=120, check=False, **more
+        command,
+        env=env,
+        cwd=environment.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
+        **more,
     )
 
 
@@ -115,7 +122,7 @@ def test_signals_reach_the_command_once(tmp_path: Path, vllm: Path, number: sign
     process.send_signal(signal.SIGUSR1)
     assert process.stdout.readline() == f"got {signal.SIGUSR1.value}\n"
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=environment.HANGS_SECONDS)
     assert (out, process.returncode) == (f"got {number.value}\n", 40), err
     assert {path.name for path in streams.only_session(tmp_path).iterdir()} >= FILES
 
@@ -157,7 +164,7 @@ def test_on_a_full_disk_the_command_runs_unprofiled_and_its_code_is_ours(tmp_pat
         done = subprocess.run(
             [*command, *python(SERVE + "; raise SystemExit(3)")],
             env=environment.clean() | {"PYTHONPATH": str(vllm)}, cwd=environment.ROOT,
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 3 and "No space left" in done.stderr and done.stderr.count("\n") == 1
         assert list((disk.seen / "p").iterdir()) == []
@@ -168,10 +175,12 @@ def test_a_script_that_ends_gets_its_files_without_run(tmp_path: Path, vllm: Pat
         "PYTHONPATH": os.pathsep.join(map(str, (environment.ROOT, vllm))),
         "PROFILEMATE_DIR": str(tmp_path / "p"),
     }
-    done = subprocess.run([sys.executable, "-c", SERVE], env=env, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE], env=env, capture_output=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0
     session = streams.only_session(tmp_path / "p")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + environment.HANGS_SECONDS
     while time.monotonic() < deadline and not {path.name for path in session.iterdir()} >= FILES:
         time.sleep(0.1)
     assert {path.name for path in session.iterdir()} >= FILES
@@ -198,7 +207,8 @@ def test_ours_comes_first_and_the_rest_of_the_path_stays(tmp_path: Path, before:
     command = [sys.executable, "-m", "profilemate", "run", "--dir", str(tmp_path)]
     done = subprocess.run(
         [*command, *python("import os; print(ascii(os.environ['PYTHONPATH']))")],
-        env=environment.clean() | env, cwd=environment.ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env=environment.clean() | env, cwd=environment.ROOT,
+        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == ascii(after.format(root=environment.ROOT)), done.stderr
 
@@ -226,7 +236,13 @@ def test_the_users_own_profiling_config_counts(tmp_path: Path, checkout: Path) -
     show = python("import os; print(os.environ['PROFILEMATE_SESSION'])")
     command = [sys.executable, "-m", "profilemate", "run", *show]
     done = subprocess.run(
-        command, env=environment.clean(), cwd=checkout, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=environment.clean(),
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).parent == tmp_path / "mine"
@@ -271,7 +287,7 @@ def test_a_caller_that_ignores_sigchld_gets_the_code(tmp_path: Path, vllm: Path)
     process = start(
         tmp_path, vllm, "raise SystemExit(3)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     )
-    process.communicate(timeout=60)
+    process.communicate(timeout=environment.HANGS_SECONDS)
     assert process.returncode == 3
 
 
@@ -285,7 +301,7 @@ def test_signals_that_come_as_the_command_ends_do_not_end_us(tmp_path: Path, vll
     time.sleep(1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
         process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=environment.HANGS_SECONDS)
     assert process.returncode == 3, err
     assert {path.name for path in streams.only_session(tmp_path).iterdir()} >= FILES
 
@@ -302,7 +318,7 @@ def test_the_command_goes_on_when_run_is_killed(tmp_path: Path, vllm: Path) -> N
     process.wait(10)
     process.stdin.write("\n")
     process.stdin.flush()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + environment.HANGS_SECONDS
     while not done_file.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert done_file.exists()

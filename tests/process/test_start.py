@@ -20,7 +20,12 @@ START_LINE = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
 def python(*arguments: str, path: list[Path | str], **more: str) -> subprocess.CompletedProcess[str]:
     env = environment.clean() | {"PYTHONPATH": os.pathsep.join(map(str, path)), **more}
     return subprocess.run(
-        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
 
 
@@ -188,7 +193,7 @@ def test_the_export_at_exit_imports_nothing_from_the_servers_folder(tmp_path: Pa
     done = python("-c", code, str(tmp_path / "cwd"), path=[environment.ROOT, vllm], PROFILEMATE_DIR=str(tmp_path / "p"))
     assert done.returncode == 0, done.stderr
     session = streams.only_session(tmp_path / "p")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + environment.HANGS_SECONDS
     while not (session / "metadata.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (session / "metadata.json").exists() and not (tmp_path / "ran").exists()

@@ -35,7 +35,13 @@ def python(code: str, vllm: Path, tmp_path: Path, trackers: str, **more: str) ->
         **more,
     }
     return subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
 
 
@@ -57,7 +63,13 @@ def test_the_documented_file_times_vllms_scheduler(tmp_path: Path) -> None:
     arguments = [str(environment.ROOT / "tests/driver/drive.py"), "--requests", "20", "--step-delay-ms", "2"]
     env = environment.profiled(tmp_path / "p", PROFILEMATE_TRACKERS="default,./schedule_calls.py")
     done = subprocess.run(
-        [sys.executable, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *arguments],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     tallies = json.loads(done.stdout.splitlines()[-1])
@@ -177,7 +189,8 @@ def test_a_hook_that_fails_later_is_switched_off_alone(tmp_path: Path, vllm: Pat
     assert hook(session, "scheduler.step_end")["state"] == "put_in"
     summary = subprocess.run(
         [sys.executable, "-m", "profilemate", "summary", str(session)],
-        cwd=environment.ROOT, env=environment.clean(), capture_output=True, text=True, timeout=60, check=False,
+        cwd=environment.ROOT, env=environment.clean(),
+        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
     )  # fmt: skip
     assert "failed 5 times, switched_off: schedule_calls.schedule" in summary.stdout
 

@@ -21,8 +21,13 @@ import streams
 
 pytestmark = pytest.mark.server
 
-SMALL = ("--max-model-len", "256", "--num-gpu-blocks-override", "9", "--enforce-eager")
-"""Eight blocks of 32 tokens: two requests of the load below do not fit in them to their ends."""
+SMALL = (
+    "--max-model-len", "1024", "--num-gpu-blocks-override", "33", "--max-num-batched-tokens", "1024", "--enforce-eager",
+)  # fmt: skip
+"""32 blocks of 32 tokens: eight requests of the load below do not fit in them to their ends."""
+
+RUNS_TOKENS, WAITS_TOKENS = 960, 1000
+"""A request that is aborted while it runs must not end before: its client hangs up after some ten tokens of these."""
 
 PLANTED = "zanzibar quagmire"
 REQUESTS, CLIENTS, ABORT_ROUNDS = 36, 8, 3
@@ -116,9 +121,9 @@ def abort_some(server: servers.Server) -> set[str]:
     """Hang up on requests that wait for blocks, and on the one that has them."""
     names: set[str] = set()
     for number in range(ABORT_ROUNDS):
-        runs = Reply(server, f"runs-{number}", tokens(number, 40), 200)
+        runs = Reply(server, f"runs-{number}", tokens(number, 40), RUNS_TOKENS)
         runs.read(2)
-        waits = [Reply(server, f"waits-{number}-{n}", tokens(90 + 3 * number + n, 220), 8) for n in range(2)]
+        waits = [Reply(server, f"waits-{number}-{n}", tokens(90 + 3 * number + n, WAITS_TOKENS), 8) for n in range(2)]
         time.sleep(0.4)
         for reply in waits:
             reply.hang_up()
@@ -130,7 +135,7 @@ def abort_some(server: servers.Server) -> set[str]:
 
 
 def wait_idle(server: servers.Server) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + environment.HANGS_SECONDS
     while server.metric("num_requests_running") + server.metric("num_requests_waiting"):
         assert time.monotonic() < deadline, "an aborted request goes on"
         time.sleep(0.1)
@@ -139,7 +144,7 @@ def wait_idle(server: servers.Server) -> None:
 def answer(server: servers.Server, number: int) -> tuple[Reply, int]:
     copies = 2 if number % 9 == 4 else 1
     prompt = f"{PLANTED} {number}" if number % 6 == 5 else tokens(number, 20 + 13 * (number % 6))
-    reply = Reply(server, f"answered-{number}", prompt, 1 if number % 12 == 7 else 24 + 9 * (number % 8), copies)
+    reply = Reply(server, f"answered-{number}", prompt, 1 if number % 12 == 7 else 60 + 20 * (number % 8), copies)
     reply.read()
     return reply, copies
 
@@ -192,7 +197,7 @@ def test_aborted_requests_tell_where_they_were(served: Served) -> None:
         if name.startswith("waits"):
             assert row["queued_sec"] and not row["first_scheduled_sec"] and row["output_tokens"] == "0", row
         if name.startswith("runs"):
-            assert row["first_token_sec"] and 4 <= int(row["output_tokens"]) < 200, row
+            assert row["first_token_sec"] and 4 <= int(row["output_tokens"]) < RUNS_TOKENS, row
         if name.startswith("killed"):
             assert row["arrival_sec"] and row["first_token_sec"] and not row["finished_sec"], row
 

@@ -9,6 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STANDIN = ROOT / "demo" / "standin"
 SHARED = ROOT.parent / "shared"
 
+HANGS_SECONDS = 900
+"""What takes so long hangs. The same machine was four times slower on another day, beside another test that runs engines."""
+
 
 def clean() -> dict[str, str]:
     """The environment of this test run without what would switch ProfileMate or vLLM's options."""

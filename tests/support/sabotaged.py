@@ -63,7 +63,7 @@ def summary(session: Path) -> str:
         env=environment.clean(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=environment.HANGS_SECONDS,
         check=True,
     )
     return done.stdout

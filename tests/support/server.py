@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-READY_SECONDS = 180
-GONE_SECONDS = 60
+READY_SECONDS = 600
+GONE_SECONDS = 180
 PATIENCE_SECONDS = 5
+AGAIN_SECONDS = 15
 
 
 def free_port() -> int:
@@ -75,7 +76,7 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return dict(json.load(answer))
 
     def metric(self, name: str) -> float:
@@ -104,7 +105,7 @@ class Server:
         while self.process.poll() is None and time.monotonic() < deadline:
             self.send_signal(signum)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(PATIENCE_SECONDS)
+                self.process.wait(AGAIN_SECONDS)
         wait_gone(tree)
         return self.process.wait(1)
 

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,18 @@ def export(session: Path) -> None:
         env=environment.clean(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=environment.HANGS_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def wait_for_files(session: Path) -> list[str]:
+    """Wait for the export that a server leaves behind when it ends. Returns the README's files that never came."""
+    deadline = time.monotonic() + environment.HANGS_SECONDS
+    while time.monotonic() < deadline and missing_files(session):
+        time.sleep(0.2)
+    return missing_files(session)
 
 
 def missing_files(session: Path) -> list[str]:

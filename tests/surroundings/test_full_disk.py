@@ -33,7 +33,7 @@ class Run(NamedTuple):
 
 def finish(process: subprocess.Popen[str], out: Path) -> Run:
     """Wait for a driver."""
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=environment.HANGS_SECONDS)
     assert process.returncode == 0, stderr[-3000:]
     summary = {name: value for name, value in json.loads(stdout).items() if name not in UNMEASURED}
     lines = [line for line in stderr.splitlines() if "profilemate" in line.lower() or "sitecustomize" in line]
@@ -130,7 +130,9 @@ def test_a_disk_that_stays_full(tmp_path: Path, vllm: Path) -> None:
         }
         env |= {"PROFILEMATE_DISK_FLOOR": "0"}
         command = [*disk.prefix, sys.executable, "-c", code]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+        )
         assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr
         session = streams.only_session(disk.seen / "s")
         (process,) = streams.processes(session)
@@ -152,14 +154,20 @@ def test_the_files_cannot_be_made_on_a_full_disk_and_the_old_ones_stay(tmp_path:
         }
         env |= {"PROFILEMATE_DISK_FLOOR": "0"}
         code = SERVE + "; import os, sys; sys.stdout.flush(); os._exit(0)"
-        subprocess.run([*disk.prefix, sys.executable, "-c", code], env=env, check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [*disk.prefix, sys.executable, "-c", code],
+            env=env,
+            check=True,
+            capture_output=True,
+            timeout=environment.HANGS_SECONDS,
+        )
         session = streams.only_session(disk.seen / "s")
         streams.export(session)
         before = {path.name: path.read_bytes() for path in session.iterdir() if path.is_file()}
         assert set(streams.README_FILES) < set(before)
         fill = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(DRIVE.parent)!r}); import drive_on_disk as d, "
                 f"pathlib; d.take_the_rest(pathlib.Path({str(disk.path / 'ballast')!r}))"]  # fmt: skip
-        subprocess.run([*disk.prefix, *fill], check=True, capture_output=True, timeout=60)
+        subprocess.run([*disk.prefix, *fill], check=True, capture_output=True, timeout=environment.HANGS_SECONDS)
         export = [sys.executable, "-m", "profilemate", "export", str(session)]
         done = subprocess.run(
             export, cwd=environment.ROOT, env=environment.clean(), capture_output=True, text=True, check=False
@@ -230,7 +238,9 @@ print(steps, low, still)
         }
         env |= {"PROFILEMATE_DISK_FLOOR": str(4 * floor)}
         command = [*disk.prefix, sys.executable, "-c", code]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         steps, low, still = map(int, done.stdout.split())
         assert floor - 64 * KIB < low <= floor and floor - 64 * KIB < still
@@ -252,7 +262,9 @@ def test_in_memory_the_caps_are_a_quarter_and_one_note_says_so(tmp_path: Path, v
         }
         env |= {"PROFILEMATE_SESSION_CAP": "32M", "PROFILEMATE_FOLDER_CAP": "64M", "PROFILEMATE_DISK_FLOOR": "4K"}
         command = [*disk.prefix, sys.executable, "-c", code]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
+        )
         assert done.stdout == f"{MIB} {KIB}\n", done.stderr
         session = streams.only_session(disk.seen / "s")
         assert json.loads((session / "session.json").read_text())["settings"]["folder_cap_bytes"] == 16 * MIB
@@ -265,7 +277,7 @@ def test_a_stopped_process_is_not_a_slow_disk(tmp_path: Path, bare: dict[str, An
     """SIGSTOP and SIGCONT many times over, each longer than a write that counts as slow."""
     out = tmp_path / "oracle.json"
     process = start(out, environment.profiled(tmp_path / "sessions"), tmp_path / "ballast", "", *SLOWLY)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + environment.HANGS_SECONDS
     while not list((tmp_path / "sessions").glob("session_*/processes/*/engine_steps.csv")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

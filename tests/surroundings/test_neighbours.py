@@ -26,7 +26,12 @@ def serve(code: str, directory: Path, vllm: Path, *, profiled: bool = True, **mo
         **more,
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -211,6 +216,12 @@ def test_a_folder_full_of_other_things_is_nobodys_session(tmp_path: Path, vllm: 
     env = environment.clean() | {"PROFILEMATE_DIR": str(folder)}
     command = [sys.executable, "-m", "profilemate", "summary"]
     done = subprocess.run(
-        command, cwd=environment.ROOT, env=env, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=environment.ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0 and session.parent.name in done.stdout, done.stderr

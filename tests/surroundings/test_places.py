@@ -34,7 +34,7 @@ def run(
         **more,
     }
     command = [*prefix, sys.executable, *options, "-c", code]
-    return subprocess.run(command, env=env, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, capture_output=True, timeout=environment.HANGS_SECONDS, check=False)
 
 
 def steps(directory: Path) -> int:
@@ -57,7 +57,7 @@ def test_umlauts_and_spaces_in_every_path(tmp_path: Path, checkout: Path, vllm: 
         env = environment.clean() | more
         done = subprocess.run(
             [sys.executable, "-m", "profilemate", command, str(session)],
-            env=env, cwd=root, capture_output=True, timeout=60, check=False,
+            env=env, cwd=root, capture_output=True, timeout=environment.HANGS_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert os.fsencode(session) in done.stdout
@@ -70,7 +70,9 @@ def test_run_and_doctor_in_odd_places(tmp_path: Path, checkout: Path, vllm: Path
     checkout.rename(root)
     env = environment.clean() | {"PYTHONPATH": str(vllm), **LOCALES[locale]}
     command = [sys.executable, "-m", "profilemate", "run", "--dir", str(directory), "--", sys.executable, "-c", SERVE]
-    done = subprocess.run(command, env=env, cwd=root, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=root, capture_output=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.returncode == 0 and b"peak 3 of 10 blocks" in done.stderr, done.stderr
     assert streams.missing_files(streams.only_session(directory)) == []
     env |= {"PYTHONPATH": f"{root}:{vllm}", "PROFILEMATE_DIR": str(directory)}
@@ -81,7 +83,9 @@ def test_run_and_doctor_in_odd_places(tmp_path: Path, checkout: Path, vllm: Path
             print(*(found.status for found in check(os.environ)))
     """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=env, cwd=root, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=root, capture_output=True, timeout=environment.HANGS_SECONDS, check=False
+    )
     assert done.stdout.split() == [b"ok", b"ok"], done
 
 
@@ -180,7 +184,9 @@ def test_a_stderr_that_takes_nothing(tmp_path: Path, vllm: Path, target: str) ->
             except BlockingIOError:
                 break
     command = [sys.executable, "-c", SERVE]
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=writing, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=env, stdout=subprocess.PIPE, stderr=writing, timeout=environment.HANGS_SECONDS, check=False
+    )
     os.close(writing)
     assert done.stdout == b"" and steps(tmp_path / "p") == 4
     assert done.returncode in (0, 120)  # 120: Python itself could not flush what we left in sys.stderr

@@ -38,14 +38,16 @@ def test_a_server_that_is_killed_each_time_does_not_fill_the_disk(tmp_path: Path
         "PROFILEMATE_FOLDER_CAP": str(CAP),
     }
     for _ in range(RESTARTS):
-        done = subprocess.run([sys.executable, "-c", KILLED], env=env, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED], env=env, capture_output=True, timeout=environment.HANGS_SECONDS, check=False
+        )
         assert done.returncode == -signal.SIGKILL
     last = subprocess.Popen(
         [sys.executable, "-c", WAITS], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert last.stdin is not None and last.stdout is not None
     assert last.stdout.readline() == b"ready\n"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + environment.HANGS_SECONDS
     while size(tmp_path / "p") > CAP and time.monotonic() < deadline:
         time.sleep(0.2)
     sessions = sorted((tmp_path / "p").glob("session_*"), key=lambda path: path.stat().st_ctime_ns)
@@ -57,7 +59,7 @@ def test_a_server_that_is_killed_each_time_does_not_fill_the_disk(tmp_path: Path
     (running,) = (session for session in sessions if _pid(session) == last.pid)
     assert running not in trimmed
     assert server.processes_started_by(last.pid) == [], "what tidies up is no child of the server's"
-    last.communicate(b"\n", timeout=60)
+    last.communicate(b"\n", timeout=environment.HANGS_SECONDS)
     assert last.returncode == 0
 
 

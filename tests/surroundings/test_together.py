@@ -48,7 +48,7 @@ def test_servers_that_start_in_the_same_second_in_one_folder(tmp_path: Path, vll
         assert server.stdin is not None
         server.stdin.write("\n")
         server.stdin.flush()
-    told = [server.communicate(timeout=60)[1] for server in servers]
+    told = [server.communicate(timeout=environment.HANGS_SECONDS)[1] for server in servers]
     assert [server.returncode for server in servers] == [0] * SERVERS, told
     sessions = sorted((tmp_path / "p").glob("session_*"))
     assert len(sessions) == SERVERS
@@ -81,7 +81,12 @@ def test_processes_of_one_role_have_folders_of_their_own(tmp_path: Path, vllm: P
     script = write({"main.py": CHILDREN}, "script") / "main.py"
     env = environment_for(tmp_path / "p", environment.ROOT, vllm)
     done = subprocess.run(
-        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(script)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     session = streams.only_session(tmp_path / "p")
@@ -141,7 +146,13 @@ def test_two_ways_in_are_one_set_of_hooks_and_one_start_line(
     if "run" in ways:
         command = [sys.executable, "-m", "profilemate", "run", "--dir", str(tmp_path / "p"), "--", *command]
     done = subprocess.run(
-        command, env=env, cwd=environment.ROOT, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=env,
+        cwd=environment.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "1 True\n[]\n" and done.stderr.count(START_LINE) == 1
@@ -175,7 +186,12 @@ def test_compile_workers_of_a_server_make_nothing_and_import_nothing(tmp_path: P
     script = write({"main.py": COMPILES}, "script") / "main.py"
     env = environment_for(tmp_path / "p", environment.ROOT, vllm)
     done = subprocess.run(
-        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(script)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -206,7 +222,12 @@ def test_a_bad_setting_is_one_note_however_many_processes_read_it(tmp_path: Path
     script = write({"main.py": BAD_SETTINGS}, "script") / "main.py"
     env = environment_for(tmp_path / "p", environment.ROOT, vllm, PROFILEMATE_LOG_INTERVAL="soon")
     done = subprocess.run(
-        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(script)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0 and done.stderr.count("PROFILEMATE_LOG_INTERVAL") == 1, done.stderr
     session = streams.only_session(tmp_path / "p")
@@ -247,7 +268,12 @@ def test_only_the_process_that_cannot_write_is_off(tmp_path: Path, vllm: Path, w
     script = write({"main.py": ONE_CANNOT}, "script") / "main.py"
     env = environment_for(tmp_path / "p", environment.ROOT, vllm)
     done = subprocess.run(
-        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(script)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=environment.HANGS_SECONDS,
+        check=False,
     )
     assert done.returncode == 0 and done.stdout == "served\nserved\n", done.stderr
     assert done.stderr.count("nothing is recorded") == 1
