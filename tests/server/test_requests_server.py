@@ -30,6 +30,15 @@ RUNS_TOKENS, WAITS_TOKENS = 960, 1000
 """A request that is aborted while it runs must not end before: its client hangs up after some ten tokens of these."""
 
 PLANTED = "zanzibar quagmire"
+SECRETS = {
+    "--api-key": "sk-planted-key-4711",
+    "HF_TOKEN": "hf_planted_token_0815",
+    "DATABASE_URL": "db://u:planted-pass@h",
+}
+"""An option and variables of the server that nobody may read in a session."""
+HEADERS = {
+    "Content-Type": "application/json", "Authorization": f"Bearer {SECRETS['--api-key']}", "Cookie": "planted-cookie-1234",
+}  # fmt: skip
 REQUESTS, CLIENTS, ABORT_ROUNDS = 36, 8, 3
 TRANSPORT_MEDIAN_SECONDS, TRANSPORT_MOST_SECONDS = 0.1, 1.0
 """What a client may see later than vLLM: the way there, reading the request before vLLM stamps it, and the way back.
@@ -63,9 +72,7 @@ class Reply:
         self.name = name
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         self._began = time.monotonic()
-        self._connection.request(
-            "POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json", "X-Request-Id": name}
-        )
+        self._connection.request("POST", "/v1/completions", json.dumps(body), {**HEADERS, "X-Request-Id": name})
         self.first_token_seconds = 0.0
 
     def read(self, chunks: int | None = None) -> None:
@@ -152,8 +159,10 @@ def answer(server: servers.Server, number: int) -> tuple[Reply, int]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served:
     folder = tmp_path_factory.mktemp("requests")
-    env = environment.profiled(folder / "sessions", PROFILEMATE_SHOW_REQUEST_IDS="1")
-    with servers.start(tiny_model, env, folder / "log", *SMALL) as server:
+    variables = {name: value for name, value in SECRETS.items() if not name.startswith("--")}
+    options = [word for name, value in SECRETS.items() if name.startswith("--") for word in (name, value)]
+    env = environment.profiled(folder / "sessions", PROFILEMATE_SHOW_REQUEST_IDS="1", **variables)
+    with servers.start(tiny_model, env, folder / "log", *SMALL, *options) as server:
         aborted = abort_some(server)
         with ThreadPoolExecutor(CLIENTS) as pool:
             replies = list(pool.map(lambda number: answer(server, number), range(REQUESTS)))
@@ -252,8 +261,9 @@ def test_preemptions_equal_the_servers_own_count(served: Served) -> None:
         assert lost - kept == again and row["extra_info"] == "recovered" and float(row["recompute_time_sec"]) > 0, row
 
 
-def test_no_prompt_is_anywhere_in_the_session(served: Served) -> None:
+def test_no_prompt_and_no_secret_is_anywhere_in_the_session(served: Served) -> None:
     planted = [PLANTED.encode(), ",".join(map(str, tokens(3, 6))).encode(), ", ".join(map(str, tokens(3, 6))).encode()]
+    planted += [secret.encode() for secret in (*SECRETS.values(), HEADERS["Cookie"])]
     content = [path.read_bytes() for path in served.session.rglob("*") if path.is_file()]
     assert len(content) > 10
     assert not any(text in one for one in content for text in planted)
