@@ -35,9 +35,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. `flags` are ready for a shell, and empty where there is nothing to set.
+    """One finding. `flags` are ready for a shell, and empty where there is nothing to set; all of them belong together.
 
-    `numbers` are plain data: everything that the sentence is made of, and what `verify` needs.
+    A flag is one text with its values, such as `--max-num-seqs 64`. `alternatives` are whole command lines that bring
+    the same in another way. `numbers` are plain data: everything that the sentence is made of, and what `verify` needs.
     """
 
     topic: str
@@ -51,6 +52,12 @@ class Finding:
     gains: tuple[Gain, ...] = ()
     to_be_sure: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def command_line(self) -> str:
+        """The flags as one line to be copied; empty where there is nothing to set."""
+        return " ".join(self.flags)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from profilemate.export.analysis import Analysis
 from profilemate.session.health import SIZE_CAP
 from profilemate.session.records import ProcessInfo
+from profilemate.session.session import Session
+from profilemate.session.stream import WRONG_HEADER
 from profilemate.trackers import BY_NAME
-from profilemate.trackers.view import CsvFile
+from profilemate.trackers.view import CsvFile, tables_of
 
 ROLE_WORDS = {"EngineCore": "engine core", "Worker": "worker", "APIServer": "front end"}
 
@@ -34,7 +36,21 @@ def _tracker_reason(analysis: Analysis, tracker: str) -> str:
         off = next(hook for hook in hooks if hook.state == "switched_off")
         return f"hook {off.name} was switched off after failures ({off.reason})"
     role = BY_NAME[tracker].role
-    return "" if session.with_role(role) else f"no {ROLE_WORDS[role]} process was recorded"
+    if not session.with_role(role):
+        return f"no {ROLE_WORDS[role]} process was recorded"
+    unread = unread_streams(session, tracker)
+    return f"{', '.join(unread)} could not be read" if unread else ""
+
+
+def unread_streams(session: Session, tracker: str) -> list[str]:
+    """Files of this tracker's streams that were left out as a whole."""
+    tables = {table.name for table in tables_of(tracker)}
+    whole = [fault.where for fault in session.faults.list() if fault.what.startswith(LEFT_OUT)]
+    return [where for where in whole if where.rpartition("/")[2].partition(".")[0] in tables]
+
+
+LEFT_OUT = (WRONG_HEADER, "cannot be read", "not a plain file")
+"""How the faults of a file begin of which no row was read."""
 
 
 def _configured(analysis: Analysis, file: CsvFile) -> str:
@@ -43,8 +59,9 @@ def _configured(analysis: Analysis, file: CsvFile) -> str:
 
 
 def engine_config(analysis: Analysis) -> Mapping[str, object]:
-    """The configuration of the first engine core, else of the first process that has one."""
-    processes = [*analysis.session.with_role("EngineCore"), *analysis.session.processes]
+    """The configuration of the first engine core, else of the first worker, else of the first process that has one."""
+    session = analysis.session
+    processes = [*session.with_role("EngineCore"), *session.with_role("Worker"), *session.processes]
     return next((process.engine_config for process in processes if process.engine_config), {})
 
 
@@ -62,7 +79,8 @@ def warning_notes(processes: Sequence[ProcessInfo]) -> list[str]:
 
 def completeness_notes(analysis: Analysis) -> list[str]:
     """What is missing or estimated, one sentence each."""
-    notes = warning_notes(analysis.session.processes)
+    notes = [f"clocks: {note}" for note in analysis.session.info.clock_notes]
+    notes += warning_notes(analysis.session.processes)
     capped = sorted({row.table for row in analysis.health.lost if row.reason == SIZE_CAP})
     if capped:
         notes.append(f"the size cap removed the oldest rows of {', '.join(capped)}; totals are exact over the session")

@@ -1,106 +1,160 @@
-"""Rows of a stream as a lazy polars frame, read block by block; damage is left out and named as the other reader does.
+"""Rows of a stream as a lazy polars frame, read block by block in bounded memory; damage is left out and named.
 
-A block that is not wholly as it should be goes through `session.stream`, which is slow and says of each row what it is.
+The rows are those that `session.stream` gives of the same columns, and the faults are named as there.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from profilemate.frames.packages import load
+from profilemate.frames.blocks import FileRows, plain_rows
+from profilemate.frames.shape import Shape
 from profilemate.schema.table import Table
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
-from profilemate.session.stream import ABSENT, REQUIRED, TORN_TAIL, WRONG_HEADER, open_segments, typed_rows
+from profilemate.session.stream import MALFORMED, WRONG_HEADER, open_segments, read_blocks
 
 if TYPE_CHECKING:
     import polars as pl
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
+READ_AHEAD = 2
+"""Blocks that are read and looked at while polars parses one."""
+
+PROCESS, TIME_SEC, ENGINE_NUMBER = "process", "time_sec", "engine_number"
+"""Columns that a frame has beside those of its stream."""
+
+EngineNumbers = Callable[[], Mapping[tuple[str, int], int]]
+"""The number in the session of each scheduler, by its process and its number there."""
+
+T = TypeVar("T")
 
 
-def schema_of(table: Table) -> dict[str, Any]:
-    """Columns of a stream as polars types; an empty cell is null."""
-    polars = load("polars")
-    kinds = {"int": polars.Int64, "str": polars.String, "bool": polars.Boolean}
-    return {field.name: kinds[field.kind] for field in table.fields}
+def columns_of(shape: Shape) -> dict[str, Any]:
+    """Columns of the frame of a stream with their polars types; a user's own of these names are hidden by ours."""
+    import polars
+
+    first = {PROCESS: polars.String, TIME_SEC: polars.Float64}
+    last = {ENGINE_NUMBER: polars.Int64} if _has_integer(shape, "engine") else {}
+    return {**first, **shape.dtypes(), **first, **last}
 
 
-def scan(session: Session, process: ProcessInfo, table: Table) -> pl.LazyFrame:
-    """All rows of a table of one process, oldest first; only the columns that are used are parsed."""
-    polars = load("polars")
+def _has_integer(shape: Shape, name: str) -> bool:
+    return name in shape.fields and shape.fields[name].kind == "int"
+
+
+def scan(
+    session: Session, processes: Iterable[ProcessInfo], tables: tuple[Table, ...], engine_numbers: EngineNumbers
+) -> pl.LazyFrame:
+    """All rows of a stream, process by process and oldest first in each. Only the columns that are used are parsed."""
     from polars.io.plugins import register_io_source
 
-    schema = schema_of(table)
+    shape, processes = Shape(tables), tuple(processes)
+    schema = columns_of(shape)
 
     def source(
         with_columns: list[str] | None, predicate: Any, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[Any]:
-        columns = list(with_columns) if with_columns is not None else list(schema)
+    ) -> Iterator[pl.DataFrame]:
+        columns = list(schema) if with_columns is None else with_columns
         left = n_rows
-        for segment in open_segments(process.folder, table.name, session.faults):
-            found: Counter[str] = Counter()
-            with segment.file as file:
-                for frame in _frames(session, file, table, columns, found):
-                    if predicate is not None:
-                        frame = frame.filter(predicate)
-                    if left is not None:
-                        frame = frame.head(left)
-                        left -= frame.height
-                    yield frame
-                    if left == 0:
-                        return
-            session.faults.replace(segment.name, found)
+        for frame in _all_frames(session, processes, shape, columns, engine_numbers):
+            if left is not None:
+                frame = frame.head(left)
+                left -= frame.height
+            yield frame if predicate is None else frame.filter(predicate)
+            if left == 0:
+                return
 
-    return polars.LazyFrame(schema=schema) if not schema else register_io_source(source, schema=schema)
+    return register_io_source(source, schema=schema)
 
 
-def _frames(
-    session: Session, file: BinaryIO, table: Table, columns: list[str], found: Counter[str]
+def _all_frames(
+    session: Session,
+    processes: tuple[ProcessInfo, ...],
+    shape: Shape,
+    columns: list[str],
+    engine_numbers: EngineNumbers,
 ) -> Iterator[pl.DataFrame]:
-    header = file.readline().decode("utf-8", "replace").rstrip("\r\n").split(",")
-    if header == [""] or (table.present and table.present not in header and table.columns[0] in header):
-        return
-    absent = {name for name in table.columns if name not in header}
-    if absent & REQUIRED or 2 * len(absent) >= len(table.columns):
+    import polars
+
+    schema = columns_of(shape)
+    sources = {PROCESS: None, TIME_SEC: "time_ns", ENGINE_NUMBER: "engine"}
+    used = [sources.get(column, column) for column in columns]
+    needed = dict.fromkeys(column for column in used if column in shape.fields)
+    numbers = engine_numbers() if ENGINE_NUMBER in columns and ENGINE_NUMBER in schema else {}
+    yield polars.DataFrame(schema={name: schema[name] for name in columns})
+    for process in processes:
+        added = _added(process, shape, numbers)
+        for frame in process_frames(session, process, shape, tuple(str(name) for name in needed)):
+            yield frame.select(added.get(name, polars.col(name)) for name in columns)
+
+
+def _added(process: ProcessInfo, shape: Shape, numbers: Mapping[tuple[str, int], int]) -> dict[str, pl.Expr]:
+    import polars
+
+    time = polars.lit(None, polars.Float64)
+    if "time_ns" in shape.fields:
+        time = (polars.col("time_ns") + process.offset_ns) / 1e9
+    added = {PROCESS: polars.lit(process.name).alias(PROCESS), TIME_SEC: time.alias(TIME_SEC)}
+    if numbers:
+        own = {local: number for (name, local), number in numbers.items() if name == process.name}
+        number = polars.col("engine").replace_strict(own, default=None, return_dtype=polars.Int64)
+        added[ENGINE_NUMBER] = number.alias(ENGINE_NUMBER)
+    return added
+
+
+def process_frames(
+    session: Session, process: ProcessInfo, shape: Shape, columns: tuple[str, ...]
+) -> Iterator[pl.DataFrame]:
+    """Frames of the columns of one process's stream. All its files are opened now, so that none is missed or read twice."""
+    unseen = () if len(columns) == len(shape.fields) else (MALFORMED,)
+    segments = open_segments(process.folder, shape.name, session.faults)
+    with ExitStack() as files:
+        for segment in segments:
+            files.enter_context(segment.file)
+        for segment in segments:
+            found: Counter[str] = Counter()
+            yield from _file_frames(session, segment.file, shape, columns, found)
+            session.faults.replace(segment.name, found, at_least=unseen)
+
+
+def _file_frames(
+    session: Session, file: BinaryIO, shape: Shape, columns: tuple[str, ...], found: Counter[str]
+) -> Iterator[pl.DataFrame]:
+    blocks = read_blocks(file, found, lambda num_bytes: session.on_read(num_bytes), BLOCK_BYTES)
+    head, _, first = next(blocks, b"").partition(b"\n")
+    header = head.decode("utf-8", "replace").rstrip("\r").split(",")
+    fits = shape.fits(header)
+    if fits is False:
         found[WRONG_HEADER] += 1
+    if not fits:
         return
-    rest = b""
-    while block := file.read(BLOCK_BYTES):
-        session.on_read(len(block))
-        whole, end, rest = (rest + block).rpartition(b"\n")
-        if end:
-            yield _frame(whole + b"\n", header, table, columns, found)
-    if rest:
-        found[TORN_TAIL] += 1
+    is_there = any(column in header for column in columns)
+    rows = FileRows(shape, tuple(header), columns if is_there else (next(iter(shape.fields)), *columns))
+    for lines, num_plain in _ahead(_judged(first, blocks, rows.width)):
+        for frame in rows.frames(lines, num_plain, found):
+            yield frame if is_there else frame.select(columns or frame.columns)
 
 
-def _frame(
-    block: bytes, header: list[str], table: Table, columns: list[str], found: Counter[str]
-) -> pl.DataFrame:
-    polars = load("polars")
-    schema = schema_of(table)
-    needed = list(dict.fromkeys([*columns, *([table.present] if table.present else [])]))
-    if block.count(b",") == block.count(b"\n") * (len(header) - 1):
-        try:
-            frame = polars.read_csv(
-                block, has_header=False, quote_char=None,
-                schema={name: schema.get(name, polars.String) for name in header},
-                columns=[place for place, name in enumerate(header) if name in needed],
-            )
-        except polars.exceptions.PolarsError:
-            frame = None
-        if frame is not None:
-            if table.present:
-                frame = frame.filter(polars.col(table.present).is_not_null())
-            missing = [polars.lit(None, schema[name]).alias(name) for name in columns if name not in header]
-            return frame.with_columns(missing).select(columns)
-    lines = chain([",".join(header)], block.decode("utf-8", "replace").splitlines())
-    rows = list(typed_rows(lines, table, columns, found))
-    return polars.DataFrame(rows, schema={name: schema[name] for name in columns}, orient="row")
+def _judged(first: bytes, blocks: Iterator[bytes], width: int) -> Iterator[tuple[bytes, int]]:
+    if first:
+        yield first, plain_rows(first, width)
+    for lines in blocks:
+        yield lines, plain_rows(lines, width)
 
 
-__all__ = ["ABSENT", "scan", "schema_of"]
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, made by another thread while this one works on those before.
+
+    That thread must not use polars: it is waited for by threads that polars' own work may need.
+    """
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, items, end) for _ in range(READ_AHEAD))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, items, end))
+            yield item

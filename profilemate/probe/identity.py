@@ -80,7 +80,17 @@ def plain(value: Any) -> Any:
 def engine_arguments_made(result: None, arguments: Any) -> None:
     """Engine arguments were built: only a process that launches an engine does that, or its front-end child."""
     THIS.join_or_begin_session(launches=True)
+    note_asked_sizes(arguments)
     pass_session_to_ray(arguments)
+
+
+def note_asked_sizes(arguments: Any) -> None:
+    """Capture sizes as they were asked for: vLLM's configuration has what it made of them, in its place."""
+    asked = arguments, read(arguments, "compilation_config")
+    sizes = next((found for one in asked if (found := read(one, "cudagraph_capture_sizes"))), None)
+    if isinstance(sizes, (list, tuple)):
+        THIS.engine_config[names.ASKED_SIZES] = plain(sizes)
+        THIS.dirty = True
 
 
 RAY_COPIES = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"

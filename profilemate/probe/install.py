@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
@@ -249,6 +250,7 @@ def last_words() -> None:
         _next_look_ns = _next_health_ns = 0
         for tell_last in THIS.at_exit:
             tell_last()
+        THIS.ended_ns, THIS.dirty = time.monotonic_ns(), True
         THIS.flush()
 
 

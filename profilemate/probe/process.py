@@ -59,6 +59,7 @@ class Process:
         self.folder = ""
         self.dirty = False
         self.intervals_left = 0
+        self.ended_ns: int | None = None
         self._full_flush_ns = 0
         self._next_save_ns = 0
         self._told_trouble = ""
@@ -216,6 +217,7 @@ class Process:
             "warnings": [*self.settings.warnings, *self.warnings, *self._dropping()],
             "engine_config": self.engine_config,
             "cost": {"began_ns": self.began_ns, **self.cost_bias._asdict()},
+            "ended_ns": self.ended_ns,
             "hooks": self.hook_records(),
         }
 

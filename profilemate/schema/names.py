@@ -19,4 +19,7 @@ ENV_SECRET = "PROFILEMATE_SESSION_SECRET"
 RUN_OWNER = "run"
 """Value of ENV_SESSION_OWNER where `profilemate run` (or the user) gave the session; else the owner's pid."""
 
+ASKED_SIZES = "asked_cudagraph_capture_sizes"
+"""Key of `engine_config` in the process.json of the program that built the engine's arguments, where sizes were given."""
+
 START_LINE = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"

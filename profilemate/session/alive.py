@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from profilemate.session.records import ProcessInfo
@@ -16,6 +17,7 @@ SILENT_SECONDS = 3600.0
 """So long after its last row a session elsewhere counts as ended."""
 
 
+@cache
 def boot_id() -> str:
     """The kernel's id of this boot, empty where there is none."""
     try:

@@ -31,8 +31,10 @@ class Faults:
         """Note one fault that is not found by going through a stream."""
         self._found.setdefault(where, Counter())[what] = 1
 
-    def replace(self, where: str, found: Counter[str]) -> None:
-        """Set all faults of one file."""
+    def replace(self, where: str, found: Counter[str], at_least: tuple[str, ...] = ()) -> None:
+        """Set all faults of one file. Kinds in `at_least` do not become fewer: not all was looked at this time."""
+        before = self._found.get(where, Counter())
+        found = found | Counter({what: before[what] for what in at_least})
         if found:
             self._found[where] = found
         else:

@@ -27,7 +27,7 @@ class HookRecord:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """session.json. Times in nanoseconds."""
+    """session.json. Times in nanoseconds. `merged` names the sessions that it was joined of, `clock_notes` how."""
 
     session_id: str
     created_wall_ns: int = 0
@@ -38,13 +38,16 @@ class SessionInfo:
     profilemate_version: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     pid_namespace: str = ""
+    merged: tuple[str, ...] = ()
+    clock_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
     """process.json and the folder it lies in. `offset_ns` turns its monotonic times into session time.
 
-    `began_ns` is when ProfileMate came into it, monotonic; `entry_ns` what a wrapper costs beside its handlers.
+    `began_ns` is when ProfileMate came into it, monotonic; `entry_ns` what a wrapper costs beside its handlers. `ended_ns` is
+    when Python ended it, None where it saw no end; an older ProfileMate does not tell (`tells_end`).
     """
 
     folder: Path
@@ -65,6 +68,8 @@ class ProcessInfo:
     hooks: tuple[HookRecord, ...] = ()
     began_ns: int = 0
     entry_ns: float = 0.0
+    ended_ns: int | None = None
+    tells_end: bool = False
 
     @property
     def name(self) -> str:
@@ -98,7 +103,8 @@ def text(value: Any) -> str:
     """Text of one printable line: control characters would reach a terminal."""
     if value is None:
         return ""
-    return "".join(c if c.isprintable() else "?" for c in str(value)[:4000])
+    line = str(value)[:4000]
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 def whole(value: Any) -> int:
@@ -134,6 +140,8 @@ def session_info(record: Mapping[str, Any], name: str) -> SessionInfo:
         profilemate_version=text(record.get("profilemate_version")),
         settings=table_of(record.get("settings")),
         pid_namespace=text(record.get("pid_namespace")),
+        merged=tuple(text(table_of(part).get("session_id")) for part in items_of(record.get("merged"))),
+        clock_notes=tuple(text(note) for note in items_of(record.get("clock_notes"))),
     )
 
 
@@ -159,6 +167,8 @@ def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
         engine_config=table_of(record.get("engine_config")),
         began_ns=whole(table_of(record.get("cost")).get("began_ns")),
         entry_ns=number(table_of(record.get("cost")).get("entry_ns")),
+        ended_ns=whole(record.get("ended_ns")) or None,
+        tells_end="ended_ns" in record,
         hooks=tuple(_hook(item) for item in items_of(record.get("hooks")) if isinstance(item, dict)),
     )
 

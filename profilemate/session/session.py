@@ -83,11 +83,7 @@ class Session:
         return record
 
     def _aligned(self, process: ProcessInfo) -> ProcessInfo:
-        """With the offset from its monotonic clock to the session's start: by that clock itself within one boot."""
-        if not process.boot_id or not process.clock or process.boot_id == self.info.boot_id:
-            return replace(process, offset_ns=-self.info.created_monotonic_ns)
-        wall_ns, monotonic_ns = process.clock
-        return replace(process, offset_ns=wall_ns - monotonic_ns - self.info.created_wall_ns)
+        return replace(process, offset_ns=offset_of(process, self.info))
 
     def fingerprint(self) -> str:
         """Changes whenever a stream or a record does, and survives a copy to another machine."""
@@ -97,6 +93,14 @@ class Session:
             if path.suffix == ".json":
                 digest.update(_content(path))
         return digest.hexdigest()[:32]
+
+
+def offset_of(process: ProcessInfo, info: SessionInfo) -> int:
+    """From its monotonic clock to nanoseconds since the session began: by that clock itself within one boot."""
+    if not process.boot_id or not process.clock or process.boot_id == info.boot_id:
+        return -info.created_monotonic_ns
+    wall_ns, monotonic_ns = process.clock
+    return wall_ns - monotonic_ns - info.created_wall_ns
 
 
 def process_folders(session: Path) -> list[Path]:

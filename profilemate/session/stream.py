@@ -19,6 +19,8 @@ Reader = Callable[[str], Any]
 BLOCK_BYTES = 1 << 18
 LONGEST_LINE_BYTES = 1 << 16
 LONGEST_INTEGER = 20
+SHORT_INTEGER = 18
+"""Characters of an integer that surely needs no more than 64 bits."""
 ABSENT = -1
 
 TORN_TAIL = "last row torn, left out"
@@ -85,19 +87,29 @@ def _open(path: Path, faults: Faults) -> OpenSegment | None:
     return OpenSegment(name, os.fdopen(descriptor, "rb"))
 
 
-def read_lines(file: BinaryIO, found: Counter[str], on_read: Callable[[int], None]) -> Iterator[str]:
-    """Whole lines of a file in bounded memory. What follows the last line end is torn and not a line."""
-    rest, skipping = b"", False
-    while block := file.read(BLOCK_BYTES):
+def read_blocks(
+    file: BinaryIO, found: Counter[str], on_read: Callable[[int], None], largest: int = BLOCK_BYTES
+) -> Iterator[bytes]:
+    """Whole lines of a file, many at once with their line ends, in bounded memory; the blocks grow to `largest` bytes.
+
+    Lines over LONGEST_LINE_BYTES are left out. What follows the last line end is torn and not a line.
+    """
+    rest, skipping, size = b"", False, BLOCK_BYTES
+    while block := file.read(size):
         on_read(len(block))
+        size = min(2 * size, largest)
         if skipping:
             _, end, block = block.partition(b"\n")
             if not end:
                 continue
             skipping = False
-        head, end, rest = (rest + block).rpartition(b"\n")
-        if end:
-            yield from head.decode("utf-8", "replace").split("\n")
+        whole = block.rfind(b"\n") + 1
+        lines = b"".join((rest, memoryview(block)[:whole])) if whole else b""
+        rest = block[whole:] if whole else rest + block
+        if has_huge_line(lines):
+            lines = _without_huge_lines(lines, found)
+        if lines:
+            yield lines
         if len(rest) > LONGEST_LINE_BYTES:
             found[HUGE_LINE] += 1
             rest, skipping = b"", True
@@ -105,18 +117,47 @@ def read_lines(file: BinaryIO, found: Counter[str], on_read: Callable[[int], Non
         found[TORN_TAIL] += 1
 
 
+def has_huge_line(lines: bytes) -> bool:
+    """Whether one of these whole lines is over LONGEST_LINE_BYTES, found without looking at each."""
+    start = 0
+    while len(lines) - start > LONGEST_LINE_BYTES:
+        end = lines.rfind(b"\n", start, start + LONGEST_LINE_BYTES + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False
+
+
+def _without_huge_lines(lines: bytes, found: Counter[str]) -> bytes:
+    all_lines = lines[:-1].split(b"\n")
+    kept = [line + b"\n" for line in all_lines if len(line) <= LONGEST_LINE_BYTES]
+    found[HUGE_LINE] += len(all_lines) - len(kept)
+    return b"".join(kept)
+
+
+def read_lines(file: BinaryIO, found: Counter[str], on_read: Callable[[int], None]) -> Iterator[str]:
+    """Whole lines of a file in bounded memory, without their line ends."""
+    for lines in read_blocks(file, found, on_read):
+        yield from lines[:-1].decode("utf-8", "replace").split("\n")
+
+
 def integer(cell: str) -> int | None:
-    """An integer cell; longer ones than 64 bits need are refused, so that no later division overflows."""
-    if len(cell) > LONGEST_INTEGER:
-        raise ValueError(cell[:LONGEST_INTEGER])
+    """An integer cell; one beyond 64 bits is refused, so that no later division overflows."""
+    if len(cell) > SHORT_INTEGER:
+        return _long_integer(cell)
     return int(cell) if cell else None
+
+
+def _long_integer(cell: str) -> int:
+    value = int(cell)
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(cell[:SHORT_INTEGER])
+    return value
 
 
 def required_integer(cell: str) -> int:
     """An integer cell that may not be empty."""
-    if len(cell) > LONGEST_INTEGER:
-        raise ValueError(cell[:LONGEST_INTEGER])
-    return int(cell)
+    return _long_integer(cell) if len(cell) > SHORT_INTEGER else int(cell)
 
 
 def boolean(cell: str) -> bool | None:
@@ -162,7 +203,7 @@ def cells_of(
 
 def _typed(cells: Sequence[str], readers: list[Reader], places: list[int]) -> Row:
     return tuple(
-        [None if at == ABSENT else read(cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)]
+        [read("" if at == ABSENT else cells[at].rstrip("\r")) for read, at in zip(readers, places, strict=True)]
     )
 
 

@@ -86,6 +86,11 @@ def engine_spans(session: Session, *tables: Table) -> tuple[EngineSpan, ...]:
     for process in session.processes:
         found = (_spans_of(session, process, table) for table in tables)
         spans += next((some for some in found if some), [])
+    return number_spans(spans)
+
+
+def number_spans(spans: Iterable[EngineSpan]) -> tuple[EngineSpan, ...]:
+    """The same spans with the number that each scheduler has in the session, in order of beginning."""
     return _numbered(sorted(spans, key=lambda span: (span.first_ns, span.process.name, span.local_engine)))
 
 

@@ -1,10 +1,11 @@
 """Ask vLLM's own classes which graphs they make of many configurations, and which one each batch gets. No model, no engine.
 
-    drive_ladders.py OUT.json SEED COUNT
+    drive_ladders.py OUT.json SEED COUNT FLAG...
 
 Sizes go through `VllmConfig._set_cudagraph_sizes`; then V1: `adjust_cudagraph_sizes_for_spec_decode` and CudagraphDispatcher,
 V2: `CudaGraphManager._init_candidates` and `dispatch`. Each answer has the configuration, the sizes that vLLM kept, its
-descriptors and its choice for every number of tokens, as a uniform decode and as another batch.
+descriptors and its choice for every number of tokens, as a uniform decode and as another batch. FLAG... is read by vLLM's
+own command line.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from vllm.config import CompilationConfig, CUDAGraphMode, VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
 from vllm.v1.worker.gpu.cudagraph_utils import CudaGraphManager
 
@@ -115,7 +118,7 @@ def choices(one: dict[str, Any], choose: Any) -> list[list[Any]]:
 
 def main() -> None:
     """Draw configurations and write vLLM's answers."""
-    out, seed, count = sys.argv[1:]
+    out, seed, count, *flags = sys.argv[1:]
     chance = random.Random(int(seed))
     answers = []
     while len(answers) < int(count):
@@ -126,7 +129,9 @@ def main() -> None:
         except ValueError:  # vLLM refuses it: no size is left after rounding
             continue
         answers.append({**one, **answer})
-    Path(out).write_text(json.dumps(answers))
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
+    sizes = parser.parse_args(flags).cudagraph_capture_sizes
+    Path(out).write_text(json.dumps({"answers": answers, "sizes": sizes}))
 
 
 if __name__ == "__main__":

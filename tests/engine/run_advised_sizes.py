@@ -1,6 +1,6 @@
-"""Run a load whose requests are all queued before the first step, on capture sizes given as vLLM's command line takes them.
+"""Run a load whose requests are all queued before the first step, on capture sizes written as on vLLM's command line.
 
-    run_advised_sizes.py OUT.json --model FOLDER --flags "--cudagraph-capture-sizes 1 2 4" --mode FULL_AND_PIECEWISE
+    run_advised_sizes.py OUT.json --model FOLDER --mode FULL_AND_PIECEWISE --cudagraph-capture-sizes 1 2 4
 
 Lengths are fixed and no token ends a request, so that the scheduler makes the same batches whatever the graphs are. OUT gets
 vLLM's own CUDAGraphStat of each pass, and the sizes that its configuration ended up with.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--flags", required=True)
     parser.add_argument("--mode", required=True)
+    parser.add_argument("--cudagraph-capture-sizes", type=int, nargs="+", required=True)
     return parser.parse_args()
-
-
-def sizes_of(flags: str) -> list[int]:
-    """What vLLM's own command line makes of them."""
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
-    sizes: list[int] = EngineArgs.from_cli_args(parser.parse_args(shlex.split(flags))).cudagraph_capture_sizes
-    return sizes
 
 
 def run_load(llm: Any) -> None:
@@ -67,7 +56,7 @@ def main() -> None:
         enable_prefix_caching=False,
         cudagraph_metrics=True,
         disable_log_stats=False,
-        cudagraph_capture_sizes=sizes_of(arguments.flags),
+        cudagraph_capture_sizes=arguments.cudagraph_capture_sizes,
         compilation_config={"mode": 3, "backend": "eager", "cudagraph_mode": arguments.mode},
     )
     stats: list[list[Any]] = []

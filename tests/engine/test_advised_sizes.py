@@ -6,6 +6,7 @@ The oracle is vLLM's CUDAGraphStat of each pass, read past ProfileMate; vLLM's o
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import streams
 
 import profilemate
-from profilemate.advise import capture_sizes
+from profilemate.advise import capture_sizes, graph_use
 from profilemate.advise.finding import ACT, Finding
 from profilemate.advise.graphs.rules import NONE, Ladder, Rules
 from profilemate.frames.session import Session
@@ -29,7 +30,6 @@ BEFORE = "--cudagraph-capture-sizes 16 1 2 4 8 8 4096"
 CASES = {
     "v1-full-and-piecewise": ("FULL_AND_PIECEWISE", V1),
     "v1-full-decode-only": ("FULL_DECODE_ONLY", V1),
-    "v1-piecewise": ("PIECEWISE", V1),
     "v2-full-and-piecewise": ("FULL_AND_PIECEWISE", V2),
 }
 
@@ -68,9 +68,9 @@ def run(folder: Path, model: Path, flags: str, mode: str, env: dict[str, str]) -
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
         **env,
     )
-    command = [sys.executable, str(DRIVER), str(folder / "oracle.json"), "--model", str(model), "--flags", flags]
+    command = [sys.executable, str(DRIVER), str(folder / "oracle.json"), "--model", str(model), "--mode", mode]
     done = subprocess.run(
-        [*command, "--mode", mode], env=profiled, capture_output=True, text=True, timeout=500, check=False
+        [*command, *shlex.split(flags)], env=profiled, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     oracle: dict[str, Any] = json.loads((folder / "oracle.json").read_text())
@@ -127,6 +127,21 @@ def test_vllm_takes_the_sizes_as_advised(advised: Advised) -> None:
     assert captured == set(advised.after.sizes)
 
 
+def test_sizes_that_vllm_dropped_are_named(advised: Advised) -> None:
+    found = {finding.name: finding for finding in graph_use.advise(advised.before.session)}
+    dropped = found["graph_use.dropped_sizes"]
+    assert dropped.numbers["asked"] == [16, 1, 2, 4, 8, 8, 4096]
+    assert dropped.numbers["without_graph"] == [4096]
+    assert dropped.numbers["listed"] == advised.before.sizes == [1, 2, 4, 8, 16]
+
+
+def test_fallbacks_are_vllms_passes_without_a_graph(advised: Advised) -> None:
+    found = {finding.name: finding for finding in graph_use.advise(advised.before.session)}
+    rows = found["graph_use.fallbacks"].numbers["fallbacks"]
+    assert sum(row["passes"] for row in rows if row["runtime_mode"] == "NONE") == advised.before.uncovered
+    assert "not_explained" not in {row["cause"] for row in rows}
+
+
 def test_decode_batches_up_to_max_num_seqs_have_a_graph_afterwards(advised: Advised) -> None:
     hole = capture_sizes.advise(advised.before.session)[1]
     assert (hole.name, hole.level) == ("capture_sizes.decode_cap", ACT)
@@ -151,15 +166,28 @@ LADDERS = environment.ROOT / "tests" / "engine" / "drive_ladders.py"
 MIXED = {"FULL": "FULL", "PIECEWISE": "PIECEWISE", "FULL_AND_PIECEWISE": "PIECEWISE", "FULL_DECODE_ONLY": NONE}
 
 
+FLAG = "--cudagraph-capture-sizes 3 5 8 16"
+
+
 @pytest.fixture(scope="module")
-def ladders(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """VLLM's own answers for 300 configurations of both runners."""
+def of_vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """VLLM's own answers for 300 configurations of both runners, and what its command line makes of a flag."""
     out = tmp_path_factory.mktemp("ladders") / "ladders.json"
-    command = [sys.executable, str(LADDERS), str(out), "7", "300"]
+    command = [sys.executable, str(LADDERS), str(out), "7", "300", *shlex.split(FLAG)]
     done = subprocess.run(command, env=environment.vllm(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    answers: list[dict[str, Any]] = json.loads(out.read_text())
+    answers: dict[str, Any] = json.loads(out.read_text())
     return answers
+
+
+@pytest.fixture(scope="module")
+def ladders(of_vllm: dict[str, Any]) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = of_vllm["answers"]
+    return answers
+
+
+def test_vllms_command_line_takes_sizes_as_they_are_advised(of_vllm: dict[str, Any]) -> None:
+    assert of_vllm["sizes"] == [3, 5, 8, 16]
 
 
 def ladder_of(one: dict[str, Any]) -> Ladder:

@@ -31,6 +31,8 @@ class RequestSummary:
     without_statistics: int
     without_front_end: int
     without_scheduler: int
+    backwards: int
+    """Requests with a latency below 0: a wall clock was set back, or those of two hosts differ."""
     removed_requests: int
     removed_preemptions: int
     """Of those counted, whose rows the size cap took."""
@@ -60,11 +62,12 @@ class _Tally:
         counts["front_end"] += life.arrival_ns is not None or bool(life.reason)
         counts["scheduler"] += life.engine is not None
         counts["without_statistics"] += bool(life.reason and life.output_tokens and not life.has_statistics)
+        counts["backwards"] += any((getattr(life, f"{name}_ns") or 0) < 0 for name in LATENCIES)
         self.preemptions += life.preempted
         for name, latency in self.latencies.items():
             value = getattr(life, f"{name}_ns")
             if value is not None and (name != "tpot" or (life.output_tokens or 0) > 1):
-                latency.add(max(0, value))  # clocks of two hosts may put an effect before its cause
+                latency.add(max(0, value))
 
 
 def analyze(session: Session) -> RequestSummary:
@@ -86,6 +89,7 @@ def analyze(session: Session) -> RequestSummary:
         without_statistics=tally.counts["without_statistics"],
         without_front_end=requests - tally.counts["front_end"],
         without_scheduler=requests - tally.counts["scheduler"],
+        backwards=tally.counts["backwards"],
         removed_requests=max(0, max(totals["arrived"], totals["freed"]) - requests),
         removed_preemptions=max(0, totals["preempted"] - len(tally.preemptions)),
     )

@@ -79,6 +79,11 @@ def _notes(requests: RequestSummary, counted: Counter[str]) -> list[str]:
         ),
         (requests.without_front_end, "known to the scheduler alone, so that their arrival is not known"),
         (requests.without_scheduler, "known to the front end alone"),
+        (
+            requests.backwards,
+            "with a latency below 0, which counts as 0: a wall clock was set back while they ran, or the clocks of two "
+            "hosts differ; percentiles are too low",
+        ),
     )
     notes = [f"requests: {some} of {count} {what}" for some, what in said if some]
     unseen = requests.counted_preemptions - len(requests.preemptions)

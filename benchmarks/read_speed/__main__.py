@@ -1,0 +1,12 @@
+"""`python benchmarks/read_speed`, from whatever folder."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
+
+from read_speed.cli import main  # noqa: E402 - needs the path
+
+if __name__ == "__main__":
+    sys.exit(main())

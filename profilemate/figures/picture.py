@@ -1,0 +1,130 @@
+"""A figure as the bytes of a file: PNG, SVG, PDF, an HTML page that needs no network, or its Vega-Lite specification."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from profilemate.frames.packages import load
+
+if TYPE_CHECKING:
+    from profilemate.figures.figure import Figure
+
+DOTS_PER_INCH = 72
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure is drawn. Width and height are of the plot's area, in pixels; None is the figure's own."""
+
+    theme: str = "light"
+    width: int | None = None
+    height: int | None = None
+    scale: float = 2.0
+    font: str = ""
+    font_size: int = 12
+    title: bool = True
+    transparent: bool = False
+
+
+def fonts_from(folder: str) -> None:
+    """Let pictures use the fonts of a folder too."""
+    load("vl_convert").register_font_directory(os.path.abspath(folder))
+
+
+def encoded(figure: Figure, kind: str, look: Look) -> bytes:
+    """The file's content; `kind` is one of KINDS."""
+    return KINDS[kind](specification(figure, look), figure, look)
+
+
+def specification(figure: Figure, look: Look) -> dict[str, Any]:
+    """The Vega-Lite specification with the data, in this look."""
+    from profilemate.figures import style
+
+    spec = style.spec(
+        figure,
+        look.theme,
+        look.width or style.PICTURE_WIDTH,
+        look.height,
+        look.title,
+        look.font or style.FONT,
+        look.font_size,
+    )
+    if not look.transparent:
+        spec["config"]["background"] = style.PALETTE["paper"][style.THEMES.index(look.theme)]
+    spec["padding"] = 12
+    return spec
+
+
+def _png(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
+    return bytes(load("vl_convert").vegalite_to_png(spec, scale=look.scale, ppi=DOTS_PER_INCH))
+
+
+def _svg(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
+    return str(load("vl_convert").vegalite_to_svg(spec)).encode()
+
+
+def _pdf(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
+    return bytes(load("vl_convert").vegalite_to_pdf(spec))
+
+
+def _json(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
+    return (json.dumps(spec, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _html(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
+    """A page with the chart, which follows the window's width where none is given."""
+    from profilemate.figures import style
+
+    if look.width is None:
+        spec = {**spec, "width": "container"}
+    bundle = load("vl_convert").javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    ink, paper = (style.PALETTE[name][style.THEMES.index(look.theme)] for name in ("ink", "paper"))
+    page = PAGE.format(
+        title=escape(figure.title), says=escape(figure.says), note=escape(figure.note), ink=ink, paper=paper,
+        font=escape(look.font or style.FONT), bundle=bundle, spec=in_script(spec), policy=POLICY,
+    )  # fmt: skip
+    return page.encode()
+
+
+def in_script(value: Any) -> str:
+    """JSON that can stand in a script element: no text of the data can end it or begin a comment."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+"""Nothing is loaded, and no code is made from text: Vega's expressions are interpreted."""
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>
+body {{ margin: 1rem auto; padding: 0 1rem; max-width: 70rem; color: {ink}; background: {paper}; font-family: {font}; }}
+#chart {{ width: 100%; overflow-x: auto; }}
+</style>
+</head>
+<body>
+<main>
+<div id="chart" role="img" aria-label="{says}"></div>
+<p>{note}</p>
+</main>
+<script>{bundle}</script>
+<script>
+window.vegaEmbed("#chart", {spec}, {{renderer: "svg", ast: true, actions: {{export: true, source: false, editor: false}}}});
+</script>
+</body>
+</html>
+"""
+
+KINDS: dict[str, Callable[[dict[str, Any], Any, Look], bytes]] = {
+    "png": _png, "svg": _svg, "pdf": _pdf, "html": _html, "json": _json,
+}  # fmt: skip
+"""By the ending of the file."""

@@ -1,0 +1,203 @@
+"""Rows for figures: of the right processes, on the session's clock, as lazy polars frames; and why there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import polars as pl
+
+from profilemate.export import retention
+from profilemate.figures.kept import kept
+from profilemate.frames.scan import scan
+from profilemate.schema import pass_table, step_table
+from profilemate.schema.probe_tables import GAPS
+from profilemate.schema.table import Table
+from profilemate.session.health import SIZE_CAP
+from profilemate.session.records import ProcessInfo
+from profilemate.session.views import EngineSpan, engine_spans, graph_workers
+from profilemate.trackers import BY_NAME
+from profilemate.trackers.cuda_graphs import events as cuda_graphs
+from profilemate.trackers.engine_steps import events as engine_steps
+from profilemate.trackers.forward_passes import events as forward_passes
+from profilemate.trackers.kv_cache import events as kv_cache
+from profilemate.trackers.view import was_on
+
+if TYPE_CHECKING:
+    from profilemate.frames.session import Session
+
+
+class Missing(Exception):
+    """A figure cannot be drawn; the text says why, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a figure's function gives: an Altair chart, what is seen in it, and what was thinned or is missing."""
+
+    chart: Any
+    says: str
+    note: str = ""
+
+
+def require(session: Session, tracker: str) -> None:
+    """Raise Missing where a tracker was off, with the setting that turns it on."""
+    if not was_on(session, tracker):
+        known = BY_NAME[tracker]
+        words = "default" if known.on_by_default else f"default,{tracker}"
+        how = f"record with PROFILEMATE_TRACKERS={words}, or with ProfilingConfig.{known.switch} = True"
+        raise Missing(f"{known.title} was off: {how}")
+
+
+def nothing(session: Session, happened: str, *tables: Table) -> Missing:
+    """Why there are no rows: they were removed, or nothing happened."""
+    if retention.is_trimmed(session.path):
+        return Missing("the rows of this session were removed to keep the folder of sessions under its cap")
+    lost = lost_rows(session, *tables)
+    if lost:
+        return Missing(f"{lost:,} rows of {tables[0].name} were lost, and none is left")
+    return Missing(happened)
+
+
+STEP_COLUMNS = (
+    "time_ns", "engine", "step",
+    "schedule_ns", "blocked_ns", "update_ns", "between_ns", "no_requests_ns", "running", "waiting", "skipped", "step_requests",
+    "step_tokens", "context_requests", "context_tokens", "limit",
+    "total_blocks", "in_use", "cached_free", "empty", "step_peak", "peak", "peak_time_ns", "evicted", "query_tokens",
+    "hit_tokens",
+)  # fmt: skip
+"""What the figures read of an engine step's row."""
+PASS_COLUMNS = (
+    "time_ns", "forward", "runtime_mode", "host_ns", "num_tokens", "unpadded_tokens", "graphs", "phase", "requests",
+)  # fmt: skip
+"""What they read of a forward pass's row."""
+
+_engines: WeakKeyDictionary[Any, dict[str, tuple[EngineSpan, ...]]] = WeakKeyDictionary()
+
+
+def engines_of(session: Session, table: Table) -> tuple[EngineSpan, ...]:
+    """The schedulers that have rows of engine steps, or else of a table, numbered as in the README's files."""
+    known = _engines.setdefault(session, {})
+    if table.name not in known:
+        known[table.name] = engine_spans(session, step_table.BASE, table)
+    return known[table.name]
+
+
+def engine_rows(session: Session, table: Table) -> pl.LazyFrame:
+    """Rows of the schedulers: `at_ns` since the session began, `engine` by its number in the session, `process`. May be empty.
+
+    Of an engine step's row it has STEP_COLUMNS.
+    """
+    if table.name == step_table.BASE.name:
+        rows = kept(session, table.name, lambda: _numbered(session, *SHARED[table.name]))
+        return rows.filter(pl.col(table.present).is_not_null()) if table.present else rows
+    return _numbered(session, table)
+
+
+def _numbered(session: Session, *tables: Table) -> pl.LazyFrame:
+    numbers: dict[str, dict[int, int]] = {}
+    for span in engines_of(session, tables[0]):
+        numbers.setdefault(span.process.name, {})[span.local_engine] = span.engine
+    frames = [
+        _scan(session, process, *tables)
+        .filter(pl.col("engine").is_in(list(numbers[process.name])))
+        .with_columns(
+            (pl.col("time_ns") + process.offset_ns).alias("at_ns"),
+            pl.col("engine").replace_strict(numbers[process.name], return_dtype=pl.Int64),
+            pl.lit(process.offset_ns).alias("offset_ns"),
+        )
+        for process in session.processes
+        if process.name in numbers
+    ]
+    return pl.concat(frames) if frames else _empty(*tables)
+
+
+def worker_rows(session: Session, table: Table, only: str = "") -> pl.LazyFrame:
+    """Rows of the workers that stand for their engines, or of `only` one, with `at_ns`, `engine`, `worker` (its process).
+
+    Of a forward pass's row it has PASS_COLUMNS.
+    """
+    if table.name == pass_table.BASE.name:
+        rows = kept(session, table.name, lambda: _of_workers(session, *SHARED[table.name]))
+        rows = rows.filter(pl.col(table.present).is_not_null()) if table.present else rows
+    else:
+        rows = _of_workers(session, table)
+    return rows.filter(pl.col("worker") == only) if only else rows
+
+
+def _of_workers(session: Session, *tables: Table) -> pl.LazyFrame:
+    frames = [
+        _scan(session, worker.process, *tables).with_columns(
+            _session_time(worker.process, *tables).alias("at_ns"),
+            pl.lit(worker.engine, pl.Int64).alias("engine"),
+            pl.lit(worker.process.name).alias("worker"),
+        )
+        for worker in graph_workers(session)
+    ]
+    return pl.concat(frames) if frames else _empty(*tables).with_columns(pl.lit("").alias("worker"))
+
+
+def _session_time(process: ProcessInfo, *tables: Table) -> pl.Expr:
+    return pl.col("time_ns") + process.offset_ns if "time_ns" in tables[0].columns else pl.lit(None, pl.Int64)
+
+
+SHARED: dict[str, tuple[Table, ...]] = {
+    step_table.BASE.name: (engine_steps.STEPS, kv_cache.STEPS),
+    pass_table.BASE.name: (cuda_graphs.PASSES, forward_passes.PASSES),
+}
+"""The tables of a file that several trackers share, of which the figures read both."""
+READ = {step_table.BASE.name: STEP_COLUMNS, pass_table.BASE.name: PASS_COLUMNS}
+
+
+def _scan(session: Session, process: ProcessInfo, *tables: Table) -> pl.LazyFrame:
+    """Rows of one process, with `process`, its name; of a shared file the columns that figures read."""
+    rows = scan(session, [process], tables, dict)
+    return rows.select("process", *READ[tables[0].name]) if tables[0].name in READ else rows
+
+
+def _empty(*tables: Table) -> pl.LazyFrame:
+    kinds = {"int": pl.Int64, "str": pl.String, "bool": pl.Boolean}
+    schema: dict[str, Any] = {field.name: kinds[field.kind] for table in tables for field in table.fields}
+    return pl.LazyFrame(
+        schema={**schema, "at_ns": pl.Int64, "engine": pl.Int64, "offset_ns": pl.Int64, "process": pl.String}
+    )
+
+
+def lost_rows(session: Session, *tables: Table) -> int:
+    """Rows of these tables that never reached the disk or were removed again, whatever the reason."""
+    names = {table.name for table in tables}
+    return sum(
+        rows or 0
+        for process in session.processes
+        for table, rows in session.rows(process, GAPS, "table", "rows")
+        if table in names
+    )
+
+
+def lost_note(session: Session, *tables: Table) -> str:
+    """What is not in a figure that is drawn from rows; empty where all rows are there."""
+    capped = other = 0
+    names = {table.name for table in tables}
+    for process in session.processes:
+        for table, rows, reason in session.rows(process, GAPS, "table", "rows", "reason"):
+            if table in names:
+                capped += (rows or 0) if reason == SIZE_CAP else 0
+                other += 0 if reason == SIZE_CAP else (rows or 0)
+    sentences = []
+    if capped:
+        sentences.append(f"The oldest {capped:,} rows were removed as the session reached its size cap.")
+    if other:
+        sentences.append(f"{other:,} rows were lost in between.")
+    return " ".join(sentences)
+
+
+def notes(*sentences: str) -> str:
+    """Put those that are not empty together."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def several_engines(session: Session, table: Table) -> str:
+    """That engines were added up, where there are several."""
+    count = len({span.engine for span in engines_of(session, table)})
+    return f"{count} engines are added up." if count > 1 else ""

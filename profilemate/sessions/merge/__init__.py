@@ -1,0 +1,1 @@
+"""Joining the sessions of several hosts into one: clocks, engine numbers, request ids, and the folder itself."""

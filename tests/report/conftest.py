@@ -1,0 +1,35 @@
+"""One browser for all tests of a run, and the golden sessions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import environment
+import pytest
+import report_pages
+
+from profilemate.cli.main import main
+
+GOLDEN = environment.ROOT / "tests" / "golden" / "sessions"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with report_pages.chromium_running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def whole_session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the golden session in which every tracker saw something."""
+    return Path(shutil.copytree(GOLDEN / "everything", tmp_path_factory.mktemp("whole") / "session"))
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole_session: Path) -> Path:
+    """Its report."""
+    assert main(["report", str(whole_session)]) == 0
+    return whole_session / "report.html"

@@ -1,0 +1,80 @@
+"""Advised capture sizes on a real server: what one run predicts of the next under a load that never comes the same twice."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import clients
+import environment
+import pytest
+import server as servers
+import streams
+
+import profilemate
+from profilemate.advise import capture_sizes
+from profilemate.advise.finding import ACT, Finding
+from profilemate.frames.session import Session
+
+pytestmark = pytest.mark.server
+
+MODE = '{"mode": 3, "backend": "eager", "cudagraph_mode": "FULL_AND_PIECEWISE"}'
+BEFORE = "--cudagraph-capture-sizes 1 8 32"
+REQUESTS = 120
+
+
+def serve(folder: Path, model: Path, flags: str, env: Mapping[str, str] = {}) -> Session:
+    """A server's life under load with these flags on its command line."""
+    folder.mkdir()
+    profiled = environment.profiled(
+        folder / "sessions", environment.STANDIN, STANDIN_GRAPHS="1", STANDIN_GRAPHS_LOG=str(folder / "truth"), **env
+    )
+    options = ("--compilation-config", MODE, *shlex.split(flags))
+    with servers.start(model, profiled, folder / "log", *options) as server:
+        clients.send_load(server, model, REQUESTS)
+        server.stop(signal.SIGTERM)
+    return profilemate.open(streams.only_session(folder / "sessions"))
+
+
+class Advised(NamedTuple):
+    """A session, what was advised from it, and the session with that."""
+
+    before: Session
+    finding: Finding
+    after: Session
+
+
+@pytest.fixture(scope="module")
+def advised(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Advised:
+    folder = tmp_path_factory.mktemp("advised")
+    before = serve(folder / "before", tiny_model, BEFORE)
+    finding = capture_sizes.advise(before)[0]
+    assert finding.level == ACT, finding
+    return Advised(before, finding, serve(folder / "after", tiny_model, finding.command_line))
+
+
+def padding_share(session: Session, reach: int) -> float:
+    """From the rows themselves, in per cent."""
+    rows = [
+        row for row in streams.all_rows(Path(session.path), "forward_passes") if int(row["unpadded_tokens"]) <= reach
+    ]
+    padded = sum(int(row["num_tokens"]) for row in rows)
+    return 100 * (padded - sum(int(row["unpadded_tokens"]) for row in rows)) / padded
+
+
+def test_the_padding_of_the_next_run_lies_in_the_stated_range(advised: Advised) -> None:
+    reach = advised.finding.numbers["reach_tokens"]
+    gain = next(gain for gain in advised.finding.gains if gain.quantity.startswith("padding"))
+    assert gain.now == pytest.approx(padding_share(advised.before, reach))
+    assert gain.low <= padding_share(advised.after, reach) <= gain.high < gain.now
+
+
+def test_verify_says_so_and_does_not_where_nothing_was_changed(advised: Advised) -> None:
+    verdicts = capture_sizes.verify(advised.finding, advised.after)
+    assert {verdict.unit for verdict in verdicts} == {"graphs", "%"}
+    assert [verdict for verdict in verdicts if not verdict.holds] == []
+    unchanged = capture_sizes.verify(advised.finding, advised.before)
+    assert [verdict for verdict in unchanged if not verdict.holds]
