@@ -6,7 +6,7 @@ GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 STAMP := $(VENV)/.profilemate-installed
 DEV_STAMP := $(VENV)/.profilemate-dev-installed
 
-.PHONY: help demo test lint bench bench-gate clean gpu-check
+.PHONY: help demo test lint bench bench-gate clean gpu-check compat
 
 help:
 	@echo "make demo   install the real vLLM CPU build, serve a tiny model under ProfileMate, show what it saw"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  what ProfileMate costs: measures it for ten minutes and writes the documents' figures"
 	@echo "make gpu-check   graph and KV oracles on this machine's GPU, if it has one (docs/gpu-check.md); no network"
+	@echo "make compat      hooks and counts against fifteen vLLM versions; downloads some 6 GB the first time, keeps 0.4 GB"
 	@echo "make clean  remove the virtual environment and caches"
 
 $(BIN)/python:
@@ -49,6 +50,10 @@ bench-gate: $(STAMP)
 # Exit code 3 means that there is no GPU. Nothing is installed: the Python that has PyTorch and vLLM is taken as it is.
 gpu-check:
 	@$(GPU_PYTHON) benchmarks/gpu_check $(GPU_CHECK_OPTIONS) || test $$? -eq 3
+
+# Wheels are downloaded once and only their Python files are kept, outside this folder.
+compat: $(DEV_STAMP)
+	$(BIN)/python tools/compat $(COMPAT_OPTIONS)
 
 clean:
 	rm -rf $(VENV) demo/.cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -262,7 +262,16 @@ def verify(finding: Finding, after: Session) -> list[Verdict]:
     bound = finding.numbers["reach_tokens"]
     seen = recount.total(recount.observed(data.batches, bound))
     graphs = finding.numbers["advised"]["graphs"]
-    found = [words.verdict(finding.name, "graphs captured by one engine", "graphs", [graphs] * 3, _captured(data))]
+    found = [
+        words.verdict(
+            finding.name,
+            "graphs captured by one engine",
+            "graphs",
+            [graphs] * 3,
+            _captured(data),
+            "Descriptors of the main model.",
+        )
+    ]
     same = digest(data.batches) == finding.numbers["same_batches"]
     observed = {
         words.PADDED: seen.padded,
@@ -276,7 +285,7 @@ def verify(finding: Finding, after: Session) -> list[Verdict]:
             found.append(
                 words.verdict(
                     finding.name, gain.quantity, gain.unit, [gain.expected, gain.low, gain.high],
-                    observed[gain.quantity], "the same batches came" if same else "other batches came",
+                    observed[gain.quantity], words.SAME_BATCHES if same else words.OTHER_BATCHES,
                 )
             )  # fmt: skip
     return found

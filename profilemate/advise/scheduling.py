@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from profilemate.advise.engine import host_time, interference, limits, preemption_cost, queue_growth
+from profilemate.advise.engine import host_time, interference, limits, matched_steps, preemption_cost, queue_growth
 from profilemate.advise.enough import absent
 from profilemate.advise.finding import Finding, Verdict
 from profilemate.advise.steps import steps
@@ -19,7 +19,7 @@ COLUMNS = tuple(
     dict.fromkeys(
         [
             *limits.COLUMNS,
-            *interference.COLUMNS,
+            *matched_steps.COLUMNS,
             *host_time.COLUMNS,
             *queue_growth.COLUMNS,
             *preemption_cost.COLUMNS,
@@ -44,7 +44,7 @@ def advise(session: Session) -> list[Finding]:
                 "No engine step was recorded; the tracker engine_steps has them.",
             )
         ]
-    costs = interference.measure(frame)
+    costs = matched_steps.measure(frame)
     return [
         *limits.advise(session, frame, costs),
         *interference.advise(session, frame, costs),

@@ -46,8 +46,7 @@ def kv_steps(session: Session, *columns: str) -> pl.DataFrame:
     The time since the row before of the same engine is split: for `busy_ns` of it requests held `step_peak` blocks (vLLM
     allocates when a step is scheduled and frees when its output is processed), for `idle_ns` the scheduler held no request,
     and the blocks were `before`, those in use at the end of the step before. Without the step tracker all is idle: then
-    what a step takes counts from its end on. Both are 0 in the first row of an engine. `held_ns` is the time until the next
-    row of the same engine, 0 in its last.
+    what a step takes counts from its end on. Both are 0 in the first row of an engine.
     """
     polars = load("polars")
     wanted = list(
@@ -65,7 +64,6 @@ def kv_steps(session: Session, *columns: str) -> pl.DataFrame:
         before=polars.col("in_use").shift().over(ENGINE).fill_null(0),
         idle_ns=idle,
         busy_ns=since - idle,
-        held_ns=since.shift(-1).over(ENGINE).fill_null(0),
     )
 
 

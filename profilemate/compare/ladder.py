@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profilemate.frames.packages import load
+from profilemate.session.records import table_of
 
 if TYPE_CHECKING:
     from profilemate.compare.material import Material
-
-MODES = ("FULL", "PIECEWISE")
 
 
 @dataclass(frozen=True)
@@ -36,22 +34,16 @@ class Step:
 
 
 def rungs(material: Material) -> dict[tuple[str, int], Rung]:
-    """By mode and size, over all kept rows of the session."""
-    polars = load("polars")
-    passes, captures = material.frames["passes"], material.frames.get("captures")
-    total = int(passes["has_graph_cells"].sum()) or 1
-    used = passes.filter(polars.col("is_replayed").fill_null(False)).group_by("mode", "size").agg(
-        polars.len().alias("replays"), polars.col("padding").sum()
-    )  # fmt: skip
-    found = {
-        (mode, size): Rung(mode, size, False, replays, replays / total, padding or 0)
-        for mode, size, replays, padding in used.select("mode", "size", "replays", "padding").iter_rows()
+    """By mode and size, over the whole session."""
+    graphs = material.frames.get("graphs")
+    if graphs is None:
+        return {}
+    passes = table_of(table_of(table_of(material.metadata.get("summary")).get("cuda_graphs")).get("forward_passes"))
+    total = passes.get("total") or int(graphs["replays"].sum()) or 1
+    return {
+        (mode, size): Rung(mode, size, captures > 0, replays, replays / total, padding)
+        for mode, size, captures, replays, padding in graphs.iter_rows()
     }
-    if captures is not None:
-        for mode, size in captures.select("mode", "size").unique().iter_rows():
-            known = found.get((mode, size), Rung(mode, size, False, 0, 0.0, 0))
-            found[mode, size] = Rung(mode, size, True, known.replays, known.share, known.padding)
-    return found
 
 
 def ladders(materials: Sequence[Material]) -> list[Step]:

@@ -9,7 +9,7 @@
 | passes | forward pass | t, seconds (device time where there is a device), is_prefill, is_decode, is_mixed, tokens, |
 | | | has_graph_cells, is_full, is_piecewise, is_uncovered, is_replayed, padding, padded, size, mode |
 | preemptions | preemption | t, lost_tokens |
-| captures | captured graph of the main model | mode, size, reqs |
+| graphs | graph of the main model, exact whatever rows were removed | mode, size, captures, replays, padding |
 
 What is not known is null. Counters that the streams hold cumulatively are differences here.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.compare.steady import Window
 from profilemate.frames.packages import load
+from profilemate.session.errors import SessionError
 from profilemate.session.views import graph_workers
 from profilemate.trackers.engine_steps.events import LIMITS
 from profilemate.trackers.forward_passes.device_times import has_device
@@ -61,7 +62,7 @@ def frames_of(session: Session) -> dict[str, pl.DataFrame]:
         "steps": steps_frame(session),
         "passes": passes_frame(session, workers, on_device),
         "preemptions": preemptions_frame(session),
-        "captures": captures_frame(session, workers),
+        "graphs": graphs_frame(session),
     }
 
 
@@ -154,13 +155,27 @@ def preemptions_frame(session: Session) -> pl.DataFrame:
     return frame.select(col("time_sec").alias("t"), "lost_tokens")
 
 
-def captures_frame(session: Session, workers: list[str]) -> pl.DataFrame:
-    """Graphs of the main model that vLLM kept."""
+def graphs_frame(session: Session) -> pl.DataFrame:
+    """What was captured and how often it was replayed; empty where a session has nothing but its summary left."""
     polars = load("polars")
     col = polars.col
-    frame = session.table("graph_captures").filter(
-        col("process").is_in(workers) & (col("purpose") != "estimate") & (col("owner") == "main")
-    )
-    return frame.select(
-        col("runtime_mode").alias("mode"), col("num_tokens").alias("size"), col("num_reqs").alias("reqs")
-    )
+    names = ("mode", "size", "captures", "replays", "padding")
+    try:
+        frame = session.table("cuda_graph_usage")
+    except (SessionError, OSError):
+        return _empty(names)
+    found: pl.DataFrame = (
+        frame.filter(col("runtime_mode") != "NONE").group_by("runtime_mode", "num_tokens")
+        .agg(
+            col("captures").sum(), col("replay_count").sum().alias("replays"),
+            (col("padded_tokens") - col("unpadded_tokens")).sum().alias("padding"),
+        )
+        .rename({"runtime_mode": "mode", "num_tokens": "size"}).select(names)
+    )  # fmt: skip
+    return found if found.height else _empty(names)
+
+
+def _empty(names: tuple[str, ...]) -> pl.DataFrame:
+    polars = load("polars")
+    frame: pl.DataFrame = polars.DataFrame(schema=dict.fromkeys(names, polars.Int64))
+    return frame

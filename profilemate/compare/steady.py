@@ -60,10 +60,11 @@ def steady_window(frames: Mapping[str, pl.DataFrame]) -> Window | None:
     begin, end, said = _longest_stretch(steps)
     arrivals = numpy.sort(frames["requests"]["arrival"].drop_nulls().to_numpy())
     arrivals = arrivals[(arrivals >= begin - 1) & (arrivals <= end)]
-    if len(arrivals) and arrivals[-1] - begin > BATCH_ARRIVALS * (end - begin):
+    if len(arrivals) and arrivals[-1] - begin <= BATCH_ARRIVALS * (end - begin):
+        begin = min(begin, float(arrivals[0]))
+        return Window(begin, end, "; ".join([*said, "all requests were there at the beginning"]))
+    if len(arrivals):
         end = float(arrivals[-1])
-    elif len(arrivals):
-        said.append("all requests were there at the beginning")
     warm = _warm_up(frames["steps"], begin, end)
     if warm > begin:
         said.append(f"the first {warm - begin:.1f} s are taken for its warm-up")

@@ -38,7 +38,7 @@ def stacked_bars(
     top["shorthand"] = "top:Q"
     return (
         alt.Chart(stacked)
-        .mark_rect(clip=True, aria=False, stroke=style.colour("paper"), strokeWidth=0.4)
+        .mark_rect(clip=True, aria=False, stroke=style.colour("paper"), strokeWidth=0.25)
         .encode(
             x=style.time_x(grid), x2="to:Q", y=top, y2="bottom:Q",
             color=style.by_kind(among, columns=columns), tooltip=list(tooltip),

@@ -161,6 +161,8 @@ def _uncovered(found: pl.DataFrame, among: tuple[style.Kind, ...], amount: str) 
         .encode(
             x=alt.X("size:N", title="scheduled tokens of the pass", sort=sizes, axis=LEVEL),
             y=alt.Y(f"{amount}:Q", title=title), color=style.by_kind(among), order=style.stack_order(among),
-            tooltip=style.tips("size|tokens", "kind|phase", "passes|passes|,", "seconds|seconds|,.4~g", "mean_ms|mean (ms)|,.4~g"),
+            tooltip=style.tips(
+                "size|tokens", "kind|phase", "passes|passes|,", "seconds|seconds|,.4~g", "mean_ms|mean (ms)|,.4~g"
+            ),
         )
     )  # fmt: skip

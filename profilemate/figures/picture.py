@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -77,18 +78,27 @@ def _json(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
 
 
 def _html(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
-    """A page with the chart, which follows the window's width where none is given."""
+    """A page with the chart, which follows the window's width where none is given; title and sentence are the page's own."""
     from profilemate.figures import style
 
+    shown = {name: value for name, value in spec.items() if name != "title"}
     if look.width is None:
-        spec = {**spec, "width": "container"}
-    bundle = load("vl_convert").javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        shown["width"] = "container"
     ink, paper = (style.PALETTE[name][style.THEMES.index(look.theme)] for name in ("ink", "paper"))
     page = PAGE.format(
-        title=escape(figure.title), says=escape(figure.says), note=escape(figure.note), ink=ink, paper=paper,
-        font=escape(look.font or style.FONT), bundle=bundle, spec=in_script(spec), policy=POLICY,
+        title=escape(figure.title), head=_head(figure) if look.title else "", note=escape(figure.note), ink=ink, paper=paper, font=_css_font(look.font or style.FONT), policy=POLICY,
+        bundle=load("vl_convert").javascript_bundle("window.vegaEmbed = vegaEmbed;"), spec=in_script(shown),
     )  # fmt: skip
     return page.encode()
+
+
+def _head(figure: Figure) -> str:
+    return HEAD.format(title=escape(figure.title), says=escape(figure.says))
+
+
+def _css_font(name: str) -> str:
+    """A list of families without anything that could end the rule."""
+    return re.sub(r"[^\w ,'-]", "", name)
 
 
 def in_script(value: Any) -> str:
@@ -109,11 +119,13 @@ PAGE = """<!doctype html>
 <style>
 body {{ margin: 1rem auto; padding: 0 1rem; max-width: 70rem; color: {ink}; background: {paper}; font-family: {font}; }}
 #chart {{ width: 100%; overflow-x: auto; }}
+h1 {{ font-size: 1.25rem; margin-bottom: 0.25rem; }}
+p {{ font-size: 0.9rem; line-height: 1.4; }}
 </style>
 </head>
 <body>
 <main>
-<div id="chart" role="img" aria-label="{says}"></div>
+{head}<div id="chart"></div>
 <p>{note}</p>
 </main>
 <script>{bundle}</script>
@@ -122,6 +134,10 @@ window.vegaEmbed("#chart", {spec}, {{renderer: "svg", ast: true, actions: {{expo
 </script>
 </body>
 </html>
+"""
+
+HEAD = """<h1>{title}</h1>
+<p>{says}</p>
 """
 
 KINDS: dict[str, Callable[[dict[str, Any], Any, Look], bytes]] = {

@@ -130,7 +130,7 @@ def _chart(rows: list[tuple[str, Life, Segment, int]]) -> Any:
         .encode(
             y=alt.Y("request:N", title=None, sort=list(labels.values()), axis=alt.Axis(labelFont="monospace")),
             x=alt.X("from:Q", title="time since the request arrived (s)", scale=alt.Scale(zero=True)), x2="to:Q",
-            color=style.by_kind(among),
+            color=style.by_kind(among, columns=3),
             tooltip=style.tips(
                 "request|request", "kind|part", "seconds|seconds|,.4~g", "from|from (s)|,.4~g", "to|to (s)|,.4~g",
                 "prompt|prompt tokens|,", "output|output tokens|,", "preemptions|preemptions|",

@@ -25,7 +25,7 @@ PALETTE: dict[str, tuple[str, str]] = {
     "orange": ("#E69F00", "#F2B233"),
     "vermilion": ("#D55E00", "#EE7733"),
     "green": ("#009E73", "#1FB88F"),
-    "purple": ("#B65F96", "#D998C0"),
+    "purple": ("#8A3F86", "#D998C0"),
     "grey": ("#7A828C", "#8D95A0"),
     "pale": ("#D3D8DE", "#414953"),
     "ink": ("#1B1F24", "#E6E9EC"),
@@ -241,11 +241,9 @@ def spec(
     Without `width` it fills what holds it. `title` puts the title and what the figure says above it.
     """  # fmt: skip
     found: dict[str, Any] = figure.chart.to_dict()
-    found["config"] = config(theme, font, font_size)
     if width is not None:
-        found["width"] = width
-        if width < NARROW:
-            found = narrowed(found, width)
+        found = {**(narrowed(found, width) if width < NARROW else found), "width": width}
+    found["config"] = config(theme, font, font_size)
     if height is not None:
         found["height"] = height
     if title:

@@ -175,16 +175,14 @@ def line_points(frame: pl.DataFrame, x: str, y: str, by: str, at_most: int = MOS
     if ordered.height <= at_most:
         return ordered, 1
     together = -(-2 * ordered.height // (at_most - 4 * ordered[by].n_unique()))
-    numbered = ordered.with_columns((pl.int_range(pl.len()).over(by) // together).alias("_group"))
-    extreme = [
-        pl.col(x).gather(index).alias(name) for name, index in (("l", pl.col(y).arg_min()), ("h", pl.col(y).arg_max()))
-    ]
-    kept = numbered.group_by(by, "_group").agg(*extreme)
-    ends = numbered.group_by(by).agg(pl.col(x).first().alias("l"), pl.col(x).last().alias("h"))
-    places = pl.concat(
-        [part.explode("l", "h").select(by, pl.concat_list("l", "h").alias(x)).explode(x) for part in (kept, ends)]
+    numbered = ordered.with_row_index("row").with_columns((pl.int_range(pl.len()).over(by) // together).alias("group"))
+    row, value = pl.col("row"), pl.col(y)
+    extremes = numbered.group_by(by, "group").agg(
+        row.get(value.arg_min()).alias("low"), row.get(value.arg_max()).alias("high")
     )
-    return ordered.join(places.unique(), on=[by, x], how="semi").sort(by, x), together
+    ends = numbered.group_by(by).agg(row.first().alias("first"), row.last().alias("last"))
+    kept = pl.concat([extremes["low"], extremes["high"], ends["first"], ends["last"]]).unique().sort()
+    return ordered[kept], together
 
 
 def quantiles(values: pl.Series, at_most: int = MOST_QUANTILES) -> pl.DataFrame:

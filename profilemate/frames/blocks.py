@@ -36,11 +36,11 @@ def plain_rows(lines: bytes, width: int) -> int:
 
     What polars refuses is seen when it does.
     """
-    if width == 1 or lines.startswith(BYTE_ORDER_MARK) or MANY_ZEROS in lines:
+    if lines.startswith(BYTE_ORDER_MARK) or MANY_ZEROS in lines:
         return 0
     left = lines.translate(None, NOT_STRUCTURE_OR_SPACE)
     if left != _structure(left, width):
-        if b"\r" in left or lines.startswith((b" ", b"\t")) or any(spaced in lines for spaced in SPACED_CELLS):
+        if lines.startswith((b" ", b"\t")) or any(spaced in lines for spaced in SPACED_CELLS):
             return 0
         left = left.translate(None, b" \t")
         if left != _structure(left, width):

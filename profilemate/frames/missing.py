@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from profilemate.export import retention
 from profilemate.export.notes import warning_notes
 from profilemate.export.user_files import clashes
+from profilemate.frames.describe import our_streams
 from profilemate.frames.overviews import is_recorded
+from profilemate.frames.scan import lacking
+from profilemate.frames.shape import Shape
 from profilemate.session.alive import SILENT_SECONDS, has_ended, is_elsewhere, living
 from profilemate.session.health import SIZE_CAP, Health, read_health
 from profilemate.session.records import ProcessInfo
@@ -27,6 +30,7 @@ def sentences(session: Session) -> list[str]:
         *_hooks(health),
         *_lost_rows(health),
         *(str(fault) for fault in session.faults.list() if not fault.where.endswith(".json")),
+        *_columns(session),
         *clashes(session),
         *warning_notes(session.processes),
         *_trackers_off(session),
@@ -87,6 +91,13 @@ def _lost_rows(health: Health) -> Iterator[str]:
             yield f"{lost.process}: the size cap removed the {lost.rows} oldest rows of {lost.table}"
         else:
             yield f"{lost.process}: {lost.rows} rows of {lost.table} never reached the disk ({lost.reason})"
+
+
+def _columns(session: Session) -> Iterator[str]:
+    for shape in map(Shape, our_streams().values()):
+        for process in session.processes:
+            for file, columns in lacking(session, process, shape).items():
+                yield f"{file}: another version wrote it, without {', '.join(columns)}: these are empty"
 
 
 def _trackers_off(session: Session) -> Iterator[str]:

@@ -16,7 +16,7 @@ from profilemate.frames.shape import Shape
 from profilemate.schema.table import Table
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
-from profilemate.session.stream import MALFORMED, WRONG_HEADER, open_segments, read_blocks
+from profilemate.session.stream import LONGEST_LINE_BYTES, MALFORMED, WRONG_HEADER, open_segments, read_blocks
 
 if TYPE_CHECKING:
     import polars as pl
@@ -127,7 +127,7 @@ def _file_frames(
 ) -> Iterator[pl.DataFrame]:
     blocks = read_blocks(file, found, lambda num_bytes: session.on_read(num_bytes), BLOCK_BYTES)
     head, _, first = next(blocks, b"").partition(b"\n")
-    header = head.decode("utf-8", "replace").rstrip("\r").split(",")
+    header = _cells(head)
     fits = shape.fits(header)
     if fits is False:
         found[WRONG_HEADER] += 1
@@ -138,6 +138,21 @@ def _file_frames(
     for lines, num_plain in _ahead(_judged(first, blocks, rows.width)):
         for frame in rows.frames(lines, num_plain, found):
             yield frame if is_there else frame.select(columns or frame.columns)
+
+
+def _cells(head: bytes) -> list[str]:
+    return head.decode("utf-8", "replace").rstrip("\r").split(",")
+
+
+def lacking(session: Session, process: ProcessInfo, shape: Shape) -> dict[str, list[str]]:
+    """By file of a process's stream: columns that the table has and the version that wrote it did not have."""
+    found = {}
+    for segment in open_segments(process.folder, shape.name, session.faults):
+        with segment.file as file:
+            names = shape.lacks(_cells(file.readline(LONGEST_LINE_BYTES).rstrip(b"\n")))
+        if names:
+            found[segment.name] = names
+    return found
 
 
 def _judged(first: bytes, blocks: Iterator[bytes], width: int) -> Iterator[tuple[bytes, int]]:

@@ -99,7 +99,7 @@ class Session(StreamSession):
 
         Raises SessionError where pandas or pyarrow is missing.
         """
-        pandas, arrow = load("pandas"), load("pyarrow")
+        pandas, arrow = (load(module, "pip install pandas pyarrow") for module in ("pandas", "pyarrow"))
         types = {arrow.int64(): pandas.Int64Dtype(), arrow.bool_(): pandas.BooleanDtype()}
         return self.table(name).to_arrow().to_pandas(types_mapper=types.get)
 

@@ -68,6 +68,11 @@ class Shape:
         verdicts = [_fits(table, header) for table in self.tables]
         return True if True in verdicts else False if False in verdicts else None
 
+    def lacks(self, header: list[str]) -> list[str]:
+        """Columns that a file with this header should have, going by the tables that it holds."""
+        held = [table for table in self.tables if _fits(table, header)]
+        return [name for table in held for name in table.columns if name not in header]
+
 
 def _fits(table: Table, header: list[str]) -> bool | None:
     if header == [""] or (table.present and table.present not in header and table.columns[0] in header):

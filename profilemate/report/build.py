@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from profilemate import __version__
 from profilemate.report.masthead import masthead
-from profilemate.report.model import Drawing, NoDrawing, Page, Part, ShownSection
+from profilemate.report.model import Page, Part, ShownSection
 from profilemate.report.sections import SECTIONS, section_of
 from profilemate.report.source import Source
 from profilemate.session.errors import SessionError
@@ -54,10 +54,5 @@ def _shown(section: Section, source: Source, known: Sequence[Entry], on_step: On
         if entry.section in section.figures:
             on_step(entry.title)
             figures.append(source.figure(entry.name, entry.title))
-    whole = Part(part.lead, part.numbers, told_once(figures), part.grids, part.extra)
+    whole = Part(part.lead, part.numbers, tuple(figures), part.grids, part.extra)
     return ShownSection(section.name, section.title, section.level, section.template, whole)
-
-
-def told_once(figures: Sequence[Drawing | NoDrawing]) -> tuple[Drawing | NoDrawing, ...]:
-    """The figures, those first that there are."""
-    return tuple(sorted(figures, key=lambda one: isinstance(one, NoDrawing)))

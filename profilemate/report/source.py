@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from profilemate.frames.packages import load
 from profilemate.report.drawing import OWN_FAULT, drawing_of
 from profilemate.report.model import Drawing, NoDrawing
+from profilemate.session.errors import SessionError
 from profilemate.session.records import items_of, table_of, text
 from profilemate.sessions.inventory import Entry, read_entry
 from profilemate.trackers import TRACKERS
@@ -64,9 +66,15 @@ class Source:
         return self._advise(self.session)
 
     def figure(self, name: str, title: str) -> Drawing | NoDrawing:
-        """A figure by its name. One that fails says so in its place: a page that lacks a figure is still worth reading."""
+        """A figure by its name. One that fails says so in its place: a page that lacks a figure is still worth reading.
+
+        Raises SessionError where a package is missing.
+        """
+        panic = load("polars").exceptions.PanicException
         try:
             return drawing_of(self._draw(self.session, name))
-        except Exception as error:
+        except SessionError:
+            raise
+        except (Exception, panic) as error:
             reason = f"it cannot be put on the page, which is a {OWN_FAULT}: {type(error).__name__}: {str(error)[:300]}"
             return NoDrawing(name, title, reason, is_fault=True)

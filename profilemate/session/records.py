@@ -147,7 +147,8 @@ def session_info(record: Mapping[str, Any], name: str) -> SessionInfo:
 
 def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
     """ProcessInfo from process.json; what it lacks comes from the folder's name."""
-    named = info_from_name(folder)
+    is_whole = all(record.get(name) for name in ("role", "roles", "host", "pid", "start_time"))
+    named = ProcessInfo(folder, "", ()) if is_whole else info_from_name(folder)
     clock = table_of(record.get("clock"))
     index = record.get("engine_index")
     return ProcessInfo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from profilemate.session.records import read_json
 
@@ -19,31 +19,48 @@ HOOKS = b'"hooks": ['
 
 def record_head(path: str | Path) -> dict[str, Any]:
     """A JSON record without its hooks; read whole where they do not come last. Raises OSError or ValueError."""
-    with open_plain(path) as file:
-        head, hooks, rest = file.read(HEAD_BYTES).partition(HOOKS)
-        if len(head) + len(hooks) + len(rest) == HEAD_BYTES:
-            file.seek(-END_BYTES, os.SEEK_END)
-            rest = file.read()
-    if hooks and b"".join(rest[-END_BYTES:].split()).endswith(b"]}"):
-        try:
-            record = json.loads(head.rstrip().rstrip(b",") + b"}")
-        except ValueError:
-            return read_json(Path(path))
-        return record if isinstance(record, dict) else {}
-    return read_json(Path(path))
+    descriptor = open_plain(path)
+    try:
+        text = os.read(descriptor, HEAD_BYTES)
+        is_whole = len(text) < HEAD_BYTES
+        end = text[-END_BYTES:] if is_whole else _read_from(descriptor, -END_BYTES)
+    finally:
+        os.close(descriptor)
+    head, hooks, _ = text.partition(HOOKS)
+    if hooks and b"".join(end.split()).endswith(b"]}"):
+        return _object(head.rstrip().rstrip(b",") + b"}") or read_json(Path(path))
+    return (_object(text) if is_whole else {}) or read_json(Path(path))
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """A JSON object; an empty one where it is none."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def last_lines(path: str | Path) -> list[str]:
     """The last whole lines of a stream, as many as a few KiB hold; none where it cannot be read."""
     try:
-        with open_plain(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - TAIL_BYTES))
-            text = file.read(TAIL_BYTES)
+        descriptor = open_plain(path)
     except OSError:
         return []
+    try:
+        text = _read_from(descriptor, -TAIL_BYTES)
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
     lines = text[: text.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
     return lines[1:]  # the header, or the rest of a line whose beginning was not read
+
+
+def _read_from(descriptor: int, before_end: int) -> bytes:
+    """The last bytes of a file; all of it where it is shorter."""
+    start = max(0, os.fstat(descriptor).st_size + before_end)
+    return os.pread(descriptor, -before_end, start)
 
 
 def last_time_ns(path: str | Path) -> int | None:
@@ -55,6 +72,6 @@ def last_time_ns(path: str | Path) -> int | None:
     return None
 
 
-def open_plain(path: str | Path) -> BinaryIO:
-    """Open for reading, never through a link and never waiting for a pipe."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+def open_plain(path: str | Path) -> int:
+    """A descriptor for reading, never through a link and never waiting for a pipe. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

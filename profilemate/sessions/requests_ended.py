@@ -60,7 +60,7 @@ def _count(folder: Folder, table: str) -> Count | None:
 def _matches(path: str, wanted: bytes, most: int) -> tuple[int, int, int]:
     """Occurrences, bytes that were looked at, and bytes of the file."""
     try:
-        with open_plain(path) as file:
+        with open(open_plain(path), "rb") as file:
             data = file.read(max(0, most))
             return data.count(wanted), len(data), os.fstat(file.fileno()).st_size
     except OSError:
@@ -72,7 +72,7 @@ def _removed(folder: Folder, table: str) -> int:
     if GAPS not in folder.files:
         return 0
     try:
-        with open_plain(f"{folder.path}/{GAPS}") as file:
+        with open(open_plain(f"{folder.path}/{GAPS}"), "rb") as file:
             lines = file.read(MOST_BYTES).decode("utf-8", "replace").splitlines()[1:]
     except OSError:
         return 0

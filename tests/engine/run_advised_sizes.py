@@ -15,7 +15,6 @@ from typing import Any
 
 import run_engine
 
-REQUESTS = 60
 MAX_NUM_SEQS = 24
 
 
@@ -25,18 +24,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--mode", required=True)
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--longest", type=int, default=160, help="most output tokens of a request")
     parser.add_argument("--cudagraph-capture-sizes", type=int, nargs="+", required=True)
     return parser.parse_args()
 
 
-def run_load(llm: Any) -> None:
+def run_load(llm: Any, requests: int, longest: int) -> None:
     """Decode batches of all sizes, prefills that fit the graphs and some that do not, and a tail that thins out."""
     from vllm import SamplingParams
 
-    prompts = [{"prompt_token_ids": list(range(5, 7 + (11 * i) % 30))} for i in range(REQUESTS)]
+    prompts = [{"prompt_token_ids": list(range(5, 7 + (11 * i) % 30))} for i in range(requests)]
     params = [
-        SamplingParams(max_tokens=10 + (37 * i) % 150, ignore_eos=True, temperature=0, detokenize=False)
-        for i in range(REQUESTS)
+        SamplingParams(max_tokens=10 + (37 * i) % (longest - 10), ignore_eos=True, temperature=0, detokenize=False)
+        for i in range(requests)
     ]
     llm.generate(prompts, params, use_tqdm=False)
 
@@ -61,7 +62,7 @@ def main() -> None:
     )
     stats: list[list[Any]] = []
     run_engine.watch_scheduler(llm, stats, [])
-    run_load(llm)
+    run_load(llm, arguments.requests, arguments.longest)
     config = llm.llm_engine.vllm_config.compilation_config
     arguments.out.write_text(json.dumps({"stats": stats, "sizes": config.cudagraph_capture_sizes}))
 

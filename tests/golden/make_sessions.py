@@ -189,6 +189,7 @@ def damaged(session: Path) -> None:
     record.write_bytes(record.read_bytes()[:700])
     (front / "health.csv").unlink()
     (front / "health.csv").mkdir()
+    (front / "health.csv" / "kept").write_text("git keeps no empty folder\n")
     (session / "processes" / "notes.txt").write_text("a file where folders should be\n")
 
 

@@ -157,7 +157,9 @@ def recorded_alone(folder: Path, *arguments: str) -> Session:
 
 
 def test_a_model_with_two_kinds_of_layers_is_said_and_not_predicted(tmp_path: Path) -> None:
-    finding = next(one for one in kv_cache_size.advise(recorded_alone(tmp_path, "--hybrid")) if one.name.endswith("hit_rate"))
+    finding = next(
+        one for one in kv_cache_size.advise(recorded_alone(tmp_path, "--hybrid")) if one.name.endswith("hit_rate")
+    )
     assert finding.level == THIN and not finding.flags and not finding.gains
     assert "several groups" in finding.says
 

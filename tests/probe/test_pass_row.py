@@ -145,3 +145,26 @@ def test_who_fails_leaves_its_own_cells_empty_and_is_out_after_five(forward: rec
     assert [word in warning for warning, word in zip(THIS.warnings, ("KeyError", "switched off"), strict=True)] == [
         True
     ] * 2
+
+
+@pytest.mark.parametrize(("mode", "chosen"), [("FULL", SimpleNamespace(num_tokens=8)), ("NONE", None)])
+def test_a_runner_that_dispatches_a_descriptor_alone_has_whole_rows(
+    forward: recorder.Forward, mode: str, chosen: Any
+) -> None:
+    """VLLM 0.11: tokens and requests are the batch's, the pass lasts from its dispatch to the end of execute_model."""
+    output = scheduled({"a": (1, 3), "b": (2, 1)})
+    began_ns = runners.execute_begins(output)
+    runners.v1_descriptor_dispatched((mode, chosen), SimpleNamespace(num_tokens=4))
+    assert forward.running and forward.descriptor[:2] == (mode, chosen.num_tokens if chosen else 4)
+    forward.graphs += mode == "FULL"
+    runners.execute_ends(began_ns, None, output)
+    (row,) = rows()
+    assert row["runtime_mode"] == mode and int(row["host_ns"]) > 0
+    assert (forward.unpadded_tokens, forward.unpadded_reqs) == (3, 2)
+
+
+def test_dispatches_of_vllms_own_runs_are_no_passes(forward: recorder.Forward) -> None:
+    depth = phase.enter("capture")
+    runners.v1_descriptor_dispatched(("FULL", SimpleNamespace(num_tokens=8)), None)
+    phase.leave(depth)
+    assert not forward.pending and forward.descriptor == ()

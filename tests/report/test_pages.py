@@ -17,7 +17,7 @@ from profilemate.cli.main import main
 from profilemate.figures import FIGURES
 from profilemate.figures.figure import NoFigure
 from profilemate.report import drawing, inline, numbers, write
-from profilemate.report.sections import SECTIONS, section_of
+from profilemate.report.sections import SECTIONS, section_of, settings
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_key_numbers_are_those_of_the_session(session: SessionBuilder) -> None:
     assert "Forward passes 5 In a full graph 60.0 % In piecewise graphs 20.0 % Without a graph 20.0 %" in text
     assert "Peak use 50 of 200 blocks 25.0 %" in text
     assert "Prefix-cache hit rate 25.0 %" in text
-    assert "Did not fit 1 hooks" in text and "did not fit this vllm: graph.old" in text
+    assert "Did not fit 1 hooks" in text and "did not fit this vLLM: graph.old" in text
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -247,3 +247,9 @@ def test_what_is_no_number_is_unknown(value: object) -> None:
 )
 def test_how_long_it_took(seconds: float, shown: str) -> None:
     assert numbers.lasting(seconds) == shown
+
+
+def test_settings_are_written_as_a_person_would() -> None:
+    nested = {"a": [1, 2], "b": {"c": None}, "d_bytes": 2048, "e": []}
+    assert settings.shown(nested) == "a (1, 2), b (c none), d_bytes 2,048 (2.00 KiB), e (none)"
+    assert settings.shown([1, "x", False]) == "1, x, False" and settings.shown(3, "d_bytes") == "3"

@@ -42,7 +42,7 @@ def prompts(rng: random.Random) -> Iterator[list[int]]:
 
 
 def serve(model: Path, folder: Path, blocks: int) -> tuple[Session, float]:
-    """A server's life under the load; the hit rate is that of its own metrics. Again where the machine was too slow for rows."""
+    """A server's life under the load; the hit rate is of its own metrics. Again where the machine was too slow for rows."""
     for attempt in range(3):
         session, rate = serve_once(model, folder / str(attempt), blocks)
         if not streams.all_rows(session, "gaps", "EngineCore"):

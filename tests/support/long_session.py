@@ -17,6 +17,7 @@ from profilemate.trackers.kv_cache import events as kv_events
 from profilemate.trackers.requests import events as request_events
 
 STEP_NS = 10_000_000
+TIMED_EVERY = 10
 STEPS_OF_AN_HOUR = 360_000
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONFIG = {
@@ -40,9 +41,11 @@ def long_session(folder: Path, steps: int) -> Path:
     frame = step_frame(steps)
     save(engine.folder, [step_events.STEPS, kv_events.STEPS], frame)
     save(worker.folder, [pass_events.PASSES, graph_events.PASSES], pass_frame(frame))
+    save(worker.folder, [pass_events.LATENCIES], latency_frame(frame.filter(pl.col("step") % TIMED_EVERY == 0)))
     evicted = frame.filter(pl.col("step") % 3 == 0)
     save(engine.folder, [kv_events.EVICTIONS], eviction_frame(evicted))
     requests = request_frame(frame.filter(pl.col("step") % 10 == 0))
+    save(front.folder, [request_events.ARRIVALS], requests)
     save(front.folder, [request_events.ENDS], requests)
     save(engine.folder, [request_events.IN_ENGINE], requests)
     return session.path
@@ -52,7 +55,8 @@ def save(folder: Path, tables: list[Table], frame: pl.DataFrame) -> None:
     """One file with the columns of all tables, those that the frame lacks empty."""
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
     missing = [pl.lit(None, pl.String).alias(name) for name in columns if name not in frame.columns]
-    frame.with_columns(missing).select(columns).write_csv(folder / f"{tables[0].name}.csv")
+    words = pl.selectors.boolean().cast(pl.String).str.to_titlecase()
+    frame.with_columns(missing).with_columns(words).select(columns).write_csv(folder / f"{tables[0].name}.csv")
 
 
 def step_frame(steps: int) -> pl.DataFrame:
@@ -95,9 +99,11 @@ def pass_frame(steps: pl.DataFrame) -> pl.DataFrame:
     tokens = pl.col("step_tokens")
     padded = pl.coalesce(*(pl.when(tokens <= size).then(size) for size in SIZES), tokens)
     in_graph = (pl.col("context_requests") == 0) & (tokens <= SIZES[-1])
+    timed = pl.col("step") % TIMED_EVERY == 0
+    clock = pl.when(timed).then(pl.lit("cuda_event")).otherwise(pl.lit("monotonic"))
     return steps.select(
         "step", forward=pl.col("step"), time_ns=pl.col("time_ns") - 8_500_000, host_ns=2_000_000 + tokens * 1000,
-        runtime_mode=pl.when(in_graph).then(pl.lit("FULL")).otherwise(pl.lit("NONE")), clock=pl.lit("monotonic"),
+        runtime_mode=pl.when(in_graph).then(pl.lit("FULL")).otherwise(pl.lit("NONE")), clock=clock,
         phase=pl.when(pl.col("context_requests") > 0).then(pl.lit("mixed")).otherwise(pl.lit("decode")),
         requests=pl.col("step_requests"), tokens=tokens, context_requests=pl.col("context_requests"),
         context_tokens=pl.col("context_tokens"), execute_ns=3_000_000, sample_ns=300_000,
@@ -105,6 +111,13 @@ def pass_frame(steps: pl.DataFrame) -> pl.DataFrame:
         num_reqs=pl.when(in_graph).then(padded), uniform=in_graph, has_lora=pl.lit(False), num_active_loras=0,
         unpadded_tokens=tokens, unpadded_reqs=pl.col("step_requests"), graphs=in_graph.cast(pl.Int64), fault=pl.lit(""),
     )  # fmt: skip
+
+
+def latency_frame(steps: pl.DataFrame) -> pl.DataFrame:
+    """Device times of some passes."""
+    return steps.select(
+        forward=pl.col("step"), device_ns=3_000_000 + pl.col("step_tokens") * 5000 + pl.col("step") % 997
+    )
 
 
 def eviction_frame(steps: pl.DataFrame) -> pl.DataFrame:

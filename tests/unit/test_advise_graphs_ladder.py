@@ -54,6 +54,15 @@ def test_the_ladder_and_its_numbers_by_hand(tmp_path: Path) -> None:
     assert shares.low <= shares.expected <= shares.high < shares.now
 
 
+def test_the_range_holds_what_a_ladder_does_on_traffic_that_it_was_not_fitted_to(tmp_path: Path) -> None:
+    """Stretches of 3 and of 5 by turns. Fitted to the ones, the others pad: 5 to 8 and 3 to 5."""
+    passes = [full(8, tokens) for stretch in range(20) for tokens in [(3, 5)[stretch % 2]] * 13]
+    finding = ladder(session_of(tmp_path, config(SIZES), CAPTURES, passes))
+    shares = next(gain for gain in finding.gains if gain.quantity.startswith("padding"))
+    assert (shares.low, shares.expected) == (0, 0)
+    assert shares.high == pytest.approx(100 * 130 * (3 + 2) / (130 * (8 + 5)))
+
+
 def test_graphs_seconds_and_memory_before_and_after(tmp_path: Path) -> None:
     """10 ms and 1 MiB per token of each graph; a size between two captured ones lies between their prices."""
     numbers = ladder(session_of(tmp_path, config(SIZES), CAPTURES, traffic())).numbers
@@ -153,6 +162,15 @@ def test_engines_are_added_up_and_ranks_are_not(tmp_path: Path) -> None:
     numbers = ladder(profilemate.open(builder.path)).numbers
     assert (numbers["engines"], numbers["passes"]) == (2, 2 * 14 * 10)
     assert numbers["present"]["graphs"] == 7
+    assert numbers["present"]["capture_seconds"] == pytest.approx(0.38)
+
+
+def test_each_lora_case_has_graphs_of_its_own(tmp_path: Path) -> None:
+    with_adapters = [{**row, "has_lora": True, "num_active_loras": 3} for row in CAPTURES]
+    numbers = ladder(session_of(tmp_path, config(SIZES), CAPTURES + with_adapters, traffic())).numbers
+    assert (numbers["lora_cases"], numbers["present"]["graphs"], numbers["advised"]["graphs"]) == (2, 14, 12)
+    assert numbers["present"]["capture_seconds"] == pytest.approx(2 * 0.38)
+    assert numbers["advised"]["sizes"] == [3, 8, 11, 16]
 
 
 def test_speculative_decoding_advises_multiples_of_the_query_length(tmp_path: Path) -> None:
@@ -214,7 +232,8 @@ def hole(session: Session) -> Finding:
 
 def test_decode_batches_above_the_largest_graph_are_a_finding_of_their_own(tmp_path: Path) -> None:
     """The costliest mistake: sizes up to 8, 40 sequences; decodes of 9 to 40 run without a graph."""
-    passes = [full(8, 6)] * 250 + [eager(20, 20, "decode")] * 7
+    again = eager(30, 12, "decode")  # a preempted request computed again is no decode
+    passes = [full(8, 6)] * 250 + [eager(20, 20, "decode")] * 7 + [again]
     session = session_of(tmp_path, config([2, 8], max_num_seqs=40), captures([2, 8], [2, 8]), passes)
     finding = hole(session)
     assert (finding.name, finding.level) == ("capture_sizes.decode_cap", ACT)
@@ -224,6 +243,7 @@ def test_decode_batches_above_the_largest_graph_are_a_finding_of_their_own(tmp_p
     assert ladder(session).flags == finding.flags
     assert "40" in finding.flags[0].split()
     assert ladder(session).numbers["advised"]["uncovered_passes"] == 0
+    assert finding.evidence[1].rows == finding.numbers["passes_above"]
 
 
 def test_the_configuration_alone_is_worth_a_look(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_replays_are_those_of_the_trackers_own_analysis(tmp_path: Path) -> None:
     ours, theirs = count_replays(session), analyze.analyze(session)
     assert ours.by_graph == {usage.descriptor: usage.replays for usage in theirs.usages if usage.replays}
     assert ours.forwards == theirs.coverage.forwards
+    assert len(read_setup(session).first_engine) == len(ALL)
     unused = {finding.descriptor for finding in theirs.never_replayed}
     assert set(read_setup(session).never_replayed) == unused
 

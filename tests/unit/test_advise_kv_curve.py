@@ -61,7 +61,7 @@ def lru_hits(asked: list[Prompt], capacity: int, resets: tuple[int, ...] = ()) -
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(prompts, st.sets(st.integers(1, 23), max_size=2))
 def test_every_size_finds_what_an_lru_simulation_finds(asked: list[Prompt], resets: set[int]) -> None:
     when = tuple(sorted(resets))

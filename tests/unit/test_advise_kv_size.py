@@ -143,6 +143,15 @@ def test_look_ups_without_a_row_are_counted(tmp_path: Path) -> None:
     assert finding.numbers["engines"][0]["asked_tokens"] == ASKED - 65
 
 
+def test_engines_of_different_sizes_get_no_flags(tmp_path: Path) -> None:
+    session = SessionBuilder(tmp_path)
+    for index, blocks in enumerate((5, 7)):
+        config = {**kv_world.CONFIG, "num_gpu_blocks": blocks + 1}
+        kv_world.add_engine(session.process(f"EngineCore_DP{index}", engine_index=index, engine_config=config), blocks)
+    finding = hit_rate(session)
+    assert finding.flags == () and "different numbers of blocks" in finding.says
+
+
 def test_a_session_without_engines(tmp_path: Path) -> None:
     session = SessionBuilder(tmp_path)
     session.process("APIServer")

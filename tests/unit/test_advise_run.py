@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from advise_steps import BOTH, add_requests, add_steps, plain_step
+from environment import ROOT
 from session_builder import SessionBuilder
 
 from profilemate.advise import TOPICS, flags, run, verify
@@ -391,3 +392,27 @@ def test_no_topic_stumbles_over_an_odd_session(session: SessionBuilder, kind: st
     assert [one.says for one in found if run.has_failed(one)] == []
     assert found
     assert all(one.level in (THIN, FINE, LOOK) and not one.flags for one in found)
+
+
+def test_the_guide_names_every_topic_finding_and_key(empty: Session, topics: dict[str, ModuleType]) -> None:
+    from profilemate.advise import block_ages, healthy_ranges, lengths
+    from profilemate.advise.engine import concurrency, host_time, interference, limits, preemption_cost, queue_growth
+
+    guide = (ROOT / "docs" / "advice.md").read_text()
+    modules = (
+        block_ages,
+        healthy_ranges,
+        lengths,
+        concurrency,
+        host_time,
+        interference,
+        limits,
+        preemption_cost,
+        queue_growth,
+    )
+    assert [name for name in (*TOPICS, *(module.NAME for module in modules)) if name not in guide] == []
+    set_findings(topics["lengths"], LONG)
+    record = findings_record(empty, ["lengths"], run.findings(empty))
+    schema = guide.partition("## JSON")[2]
+    keys = {*record, *record["findings"][0], *record["findings"][0]["gains"][0], *record["findings"][0]["evidence"][0]}
+    assert {key for key in keys if key not in schema} == set()

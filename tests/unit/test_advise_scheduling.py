@@ -9,7 +9,15 @@ from advise_steps import BOTH, MS, add_steps, placed, plain_step
 from session_builder import ProcessBuilder, SessionBuilder, at
 
 from profilemate.advise import scheduling
-from profilemate.advise.engine import host_time, interference, limits, preemption_cost, queue_growth, smaller_chunks
+from profilemate.advise.engine import (
+    host_time,
+    interference,
+    limits,
+    matched_steps,
+    preemption_cost,
+    queue_growth,
+    smaller_chunks,
+)  # fmt: skip
 from profilemate.advise.finding import ACT, FINE, LOOK, THIN, Finding
 from profilemate.frames.session import Session
 from profilemate.trackers.cpu_operations import events as cpu_events
@@ -125,7 +133,7 @@ def test_the_interval_holds_the_truth_where_neighbours_are_alike() -> None:
                 "context_requests": is_mixed.astype(int), "context_tokens": [0] * 2000,
             }
         )  # fmt: skip
-        costs = interference.measure(frame)
+        costs = matched_steps.measure(frame)
         assert costs is not None
         missed += not costs.low <= 20e6 <= costs.high
     assert missed <= 8, "binomial(60, 0.05) is above 8 once in 600"
@@ -224,6 +232,16 @@ def test_the_prediction_holds_for_a_session_that_is_so(session: SessionBuilder) 
     assert [verdict.predicted for verdict in verdicts] == pytest.approx([verdict.observed for verdict in verdicts])
     not_so = scheduling.verify(found, Session(session.path))
     assert [verdict.holds for verdict in not_so] == [False, False]
+    assert "took 6.5 ms there and 6.5 ms before" in verdicts[0].says
+
+
+def test_a_slower_machine_is_seen_by_the_steps_without_prompts(session: SessionBuilder) -> None:
+    add_steps(session, chunky())
+    found = finding(session, interference.NAME)
+    slower = SessionBuilder(session.path.parent, "session_20251124_170000")
+    add_steps(slower, [decode(12), *([decode(12), linear(1020), decode(14, 8), linear(500, 8)] * 60)])
+    says = scheduling.verify(found, Session(slower.path))[0].says
+    assert "took 13 ms there and 6.5 ms before: the machine was not as quick" in says
 
 
 def test_chunks_that_go_with_the_decodes_cannot_be_told_apart(session: SessionBuilder) -> None:

@@ -97,6 +97,8 @@ def test_states_of_the_golden_sessions(capsys: pytest.CaptureFixture[str], monke
     """On the host that recorded them, long after."""
     for module in ("profilemate.sessions.state", "profilemate.session.alive"):
         monkeypatch.setattr(f"{module}.socket.gethostname", lambda: "vm")
+    recorded = json.loads((golden.SESSIONS / "server" / "session.json").read_text())
+    monkeypatch.setattr("profilemate.sessions.state.pid_namespace", lambda: recorded["pid_namespace"])
     found = {one["name"]: (one["state"], one["trimmed"]) for one in listed(golden.SESSIONS, capsys)}
     expected = dict.fromkeys(found, ("ended", False)) | {
         "empty": ("empty", False),

@@ -241,6 +241,18 @@ def test_engines_of_one_number_stay_apart(tmp_path: Path, capsys: pytest.Capture
     assert {line.rpartition(",")[2] for line in passes[1:]} in ({"0", "1"}, set())
 
 
+def test_engines_inside_one_process_stay_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two programs with `LLM`, each front end, engine and worker in one process."""
+    first = golden.copy("no_graphs", tmp_path)
+    second = golden.copy("no_graphs", tmp_path, "other")
+    assert merge(tmp_path / "both", first, second) == 0
+    records = [streams.record(path) for path in streams.processes(tmp_path / "both")]
+    assert sorted((record["engine_index"], record["ranks"]["dp"]) for record in records) == [(0, 0), (1, 1)]
+    merged, single = summary(tmp_path / "both", capsys)["summary"], summary(first, capsys)["summary"]
+    assert [engine["engine"] for engine in merged["kv_cache"]["engines"]] == [0, 1]
+    assert merged["forward_passes"]["passes"] == 2 * single["forward_passes"]["passes"]
+
+
 def test_processes_of_one_name_are_both_kept(tmp_path: Path) -> None:
     """Two containers may have the same host name, process ids and start times."""
     first, second = two_servers(tmp_path)

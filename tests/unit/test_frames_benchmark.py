@@ -23,14 +23,21 @@ READERS = ["profilemate.open", "pandas.read_csv, usecols", "pandas.read_csv", "D
 def run(*arguments: str) -> str:
     """Run it from elsewhere; its standard output."""
     done = subprocess.run(
-        [sys.executable, str(FOLDER), *arguments], cwd="/", env=environment.clean(), capture_output=True, text=True, check=True
+        [sys.executable, str(FOLDER), *arguments],
+        cwd="/",
+        env=environment.clean(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 
 
 def test_all_readers_are_measured_and_answer_alike(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    shown = run("--rows", "3000", "--slow-rows", "3000", "--repeats", "1", "--json", str(file), "--folder", str(tmp_path))
+    shown = run(
+        "--rows", "3000", "--slow-rows", "3000", "--repeats", "1", "--json", str(file), "--folder", str(tmp_path)
+    )
     results = json.loads(file.read_text())["results"]
     expected = [(table, reader, 3000) for table in ("engine_steps", "kv_evictions") for reader in READERS]
     assert [(one["table"], one["reader"], one["rows"]) for one in results] == expected
@@ -50,6 +57,16 @@ def test_the_sessions_are_whole(tmp_path: Path) -> None:
     steps = Session(tmp_path / "engine_steps")
     for tracker in (engine_steps.STEPS, kv.STEPS):
         assert sum(1 for _ in steps.rows(steps.processes[0], tracker)) == 2500
+
+
+def test_rows_come_again_in_a_long_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    from read_speed import make_session
+
+    monkeypatch.setattr(make_session, "DISTINCT_ROWS", 100)
+    make_session.make(tmp_path, "kv_evictions", 350)
+    blocks = profilemate.open(tmp_path).table("kv_evictions")["time_ns"].to_list()
+    assert len(set(blocks[:100])) == 100 and blocks == 3 * blocks[:100] + blocks[:50]
 
 
 def test_an_answer_that_differs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

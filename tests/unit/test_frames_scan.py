@@ -15,7 +15,7 @@ from session_builder import SessionBuilder, at, line
 
 from profilemate.frames import blocks, scan
 from profilemate.frames.session import Session, open_session
-from profilemate.schema.table import Table
+from profilemate.schema.table import Field, Table
 from profilemate.session import stream
 from profilemate.session.session import Session as StreamSession
 from profilemate.trackers.cuda_graphs import events as graphs
@@ -130,6 +130,15 @@ def test_garbage_after_a_right_header(content: bytes, tmp_path_factory: Any, sma
     assert by_scan(session, table, table.columns) == by_stream(session, table, table.columns)
 
 
+@pytest.mark.parametrize("cell", [*ODD_CELLS, b"FALSE", b"false", b"t"])
+def test_an_odd_boolean(session: SessionBuilder, cell: bytes) -> None:
+    rows = [line(graphs.CAPTURES, capture(1, {**DECODE, "uniform": value})).encode() for value in (True, "@")]
+    data = graphs.CAPTURES.header.encode() + b"".join(rows).replace(b"@", cell)
+    session.process("Worker").raw("graph_captures.csv", data)
+    for columns in (graphs.CAPTURES.columns, ("time_ns", "uniform")):
+        assert by_scan(session, graphs.CAPTURES, columns) == by_stream(session, graphs.CAPTURES, columns)
+
+
 @pytest.mark.parametrize("cell", ODD_CELLS)
 @pytest.mark.parametrize("column", ["block_id", "engine", "cause"])
 def test_a_single_odd_cell_in_a_large_block(
@@ -146,6 +155,21 @@ def test_a_single_odd_cell_in_a_large_block(
         found = by_scan(session, kv.EVICTIONS, columns)
         assert found == by_stream(session, kv.EVICTIONS, columns)
         assert len(found[0]) >= 400
+
+
+@pytest.mark.parametrize("rows", [b"\xef\xbb\xbf1,2\n3,4\n", b" ,2\n3,4\n", b"\t,2\n3,4\n", b"\x1f\x8b,2\n3,4\n"])
+def test_an_odd_beginning_of_a_block(session: SessionBuilder, rows: bytes) -> None:
+    session.process("Worker").raw("forward_latencies.csv", b"forward,device_ns\n" + rows)
+    found = by_scan(session, passes.LATENCIES, passes.LATENCIES.columns)
+    assert found == ([(3, 4)], [(stream.MALFORMED, 1)])
+    assert found == by_stream(session, passes.LATENCIES, passes.LATENCIES.columns)
+
+
+@pytest.mark.parametrize("rows", [b"1\n\n2\n", b"\n\n", b"\n1\n", b"1\n2\n\n", b"1\n,\n"])
+def test_a_table_of_a_single_column(session: SessionBuilder, rows: bytes) -> None:
+    table = Table("moments", "", (Field("time_ns", "int", ""),))
+    session.process("Worker").raw("moments.csv", b"time_ns\n" + rows)
+    assert by_scan(session, table, ("time_ns",)) == by_stream(session, table, ("time_ns",))
 
 
 def test_a_short_and_a_long_row_do_not_make_up_for_each_other(session: SessionBuilder) -> None:

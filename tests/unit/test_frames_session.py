@@ -151,6 +151,15 @@ def test_everything_that_is_wrong_is_said(session: SessionBuilder) -> None:
         assert sum(words in one for one in said) == 1, (words, said)
 
 
+def test_columns_that_another_version_did_not_write(session: SessionBuilder) -> None:
+    engine = session.process("EngineCore").raw("kv_evictions.csv", b"time_ns,engine,block_id,used_ns\n")
+    engine.rows(kv.STEPS, step(1, 1, 5))
+    said = [one for one in open_session(session.path).missing() if "another version" in one]
+    assert said == [
+        f"{engine.folder.name}/kv_evictions.csv: another version wrote it, without allocated_ns, cause: these are empty"
+    ]
+
+
 def test_damage_in_rows_is_known_without_reading_only_as_far_as_was_read(session: SessionBuilder) -> None:
     add_engine(session).raw("kv_usage.csv", kv.USAGE.header.encode() + b"1,0,peak,x,5\n")
     opened = open_session(session.path)
@@ -331,6 +340,8 @@ def test_a_missing_package_is_named_with_the_line_that_brings_it(
     monkeypatch.setattr(packages, "import_module", absent)
     with pytest.raises(SessionError, match=r"this needs the package polars: pip install 'profilemate\[report\]'"):
         open_session(server.path).table("engine_steps")
+    with pytest.raises(SessionError, match=r"this needs the package pandas: pip install pandas pyarrow"):
+        open_session(server.path).pandas("engine_steps")
 
 
 def test_open_finds_the_latest_of_a_folder(tmp_path: Path) -> None:

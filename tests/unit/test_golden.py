@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import environment
+import golden
 import pytest
 
 from profilemate.cli.main import main
@@ -109,6 +110,14 @@ def test_a_trimmed_session_keeps_its_numbers(tmp_path: Path, capsys: pytest.Capt
     assert {name: at(record["summary"], name) for name in wanted} == wanted
     assert wanted == EXPECTED["server"]["numbers"]
     assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
+
+
+def test_a_session_that_runs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = golden.alive_in(golden.copy("running", tmp_path))
+    record, text = summary(path, capsys)
+    assert "Still running: APIServer, EngineCore, Worker; the numbers are so far" in text
+    wanted = EXPECTED["running"]["numbers"]
+    assert {name: at(record["summary"], name) for name in wanted} == wanted
 
 
 @pytest.mark.parametrize("name", ["no_session_json", "clock_step", "old_columns"])

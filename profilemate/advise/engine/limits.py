@@ -12,7 +12,7 @@ from profilemate.trackers.engine_steps import events
 if TYPE_CHECKING:
     import polars as pl
 
-    from profilemate.advise.engine.interference import Interference
+    from profilemate.advise.engine.matched_steps import Interference
     from profilemate.frames.session import Session
 
 TOPIC = "scheduling"

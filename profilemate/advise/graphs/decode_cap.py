@@ -36,10 +36,11 @@ def decode_cap_finding(data: GraphData, ladder: Finding) -> list[Finding]:
         "largest_decode_graph_tokens": top, "largest_decode_batch_tokens": most, "passes_above": count,
         "passes_above_without_graph": without,
     }  # fmt: skip
-    evidence = (
+    evidence: tuple[Evidence, ...] = (
         Evidence("graph_captures", len(setup.captures), f"the largest size for decode batches is {top}"),
-        Evidence("forward_passes", count, f"decode batches of more than {top} tokens"),
     )
+    if count:
+        evidence += (Evidence("forward_passes", count, f"decode batches of more than {top} tokens"),)
     reaches = (
         f"max_num_seqs={rules.max_num_seqs} allows decode batches of {words.counted(seqs, 'request')} ({cap} tokens)"
     )
@@ -81,7 +82,12 @@ def verify_decode_cap(finding: Finding, data: GraphData) -> list[Verdict]:
         return []
     top, rules = largest(data), data.setup.rules
     count = sum(batch.passes for batch in data.batches.groups if _is_decode(batch, rules) and batch.tokens > top)
-    return [words.verdict(finding.name, gain.quantity, gain.unit, [0, 0, 0], count) for gain in finding.gains]
+    return [
+        words.verdict(
+            finding.name, gain.quantity, gain.unit, [0, 0, 0], count, f"The largest decode graph has {top} tokens now."
+        )
+        for gain in finding.gains
+    ]
 
 
 def largest(data: GraphData) -> int:

@@ -84,7 +84,8 @@ def _fallback_title(rows: list[Fallback], to_mend: list[Fallback], total: int) -
 
 def _fallback_says(row: Fallback, data: GraphData, times: CostModel) -> str:
     smallest, largest = min(size for size, _ in row.sizes), max(size for size, _ in row.sizes)
-    sentence = f"{words.passes(row.passes)} in {row.mode} ({smallest} to {largest} tokens): {row.cause.says}"
+    span = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
+    sentence = f"{words.passes(row.passes)} in {row.mode} ({span} tokens): {row.cause.says}"
     seconds = _seconds_more(row, data, times)
     return (
         f"{sentence}." if seconds is None else f"{sentence}; about {seconds:.2f} s more of device time than in a graph."

@@ -23,6 +23,8 @@ TO_BE_SURE = (
     "`profilemate advise --verify BEFORE AFTER`. Padding is a share of tokens computed, not of time: on small batches a "
     "pass reads all weights whatever its size."
 )
+SAME_BATCHES = "The same batches came in both sessions."
+OTHER_BATCHES = "Other batches came, so that the share is held against its range."
 MIB = 1 << 20
 
 
@@ -105,8 +107,7 @@ def ladder_says(data: GraphData, model: CostModel, found: Plan) -> str:
     return " ".join(sentences)
 
 
-def verdict(name: str, quantity: str, unit: str, predicted: Sequence[float], observed: float, why: str = "") -> Verdict:
+def verdict(name: str, quantity: str, unit: str, predicted: Sequence[float], observed: float, says: str) -> Verdict:
     """`predicted` is (expected, low, high)."""
     expected, low, high = predicted
-    says = f"{quantity}: {expected:g} {unit} predicted, {observed:g} observed" + (f" ({why})" if why else "")
     return Verdict(name, quantity, unit, expected, low, high, observed, says)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TOPIC = "kv_cache_size"
 NAME = f"{TOPIC}.hit_rate"
+ABOUT = "the number of KV blocks"
 HIT_RATE = "prefix-cache hit rate"
 PERCENT = "%"
 """Of the looked-up tokens."""
@@ -53,12 +54,13 @@ def finding(session: Session, prediction: Prediction, memory: Memory) -> Finding
     best = advised_factor(prediction)
     usable = prediction.blocks(NOW)
     blocks = prediction.blocks(best)
-    lines = command_lines(memory, blocks, usable) if best != NOW and not missing else []
+    sizes = {engine.outcomes[NOW].usable_blocks for engine in prediction.predicted}
+    lines = command_lines(memory, blocks, usable) if best != NOW and not missing and len(sizes) == 1 else []
     return Finding(
         topic=TOPIC,
         name=NAME,
         level=THIN if missing else _level(prediction, best),
-        title=_title(prediction, best),
+        title=f"Too few look-ups to advise on {ABOUT}" if missing else _title(prediction, best),
         says=" ".join(
             [
                 *(f"There are only {need.words}." for need in missing),
@@ -156,7 +158,9 @@ def _left_out(prediction: Prediction) -> list[str]:
     lookups = sum(trace.left.lookups for trace in traces)
     unknown = sum(trace.left.unknown_tokens for trace in traces)
     if lookups:
-        found.append(f"{lookups:,} look-ups are not in it: their rows are not there, or it is over the first ones only.")
+        found.append(
+            f"{lookups:,} look-ups are not in it: their rows are not there, or it is over the first ones only."
+        )
     beheaded = sum(trace.left.beheaded for trace in traces)
     if beheaded:
         found.append(
@@ -167,6 +171,10 @@ def _left_out(prediction: Prediction) -> list[str]:
         found.append(
             f"Of {unknown:,} missed tokens it is not known whether they were evicted before: where they are the output of an "
             "earlier request, a larger cache finds more than is said here."
+        )
+    if len({engine.outcomes[NOW].usable_blocks for engine in prediction.predicted}) > 1:
+        found.append(
+            "Engines had different numbers of blocks: those said here are the first one's, each has its own multiplied."
         )
     if any(engine.outcomes[0.5].is_too_small for engine in prediction.predicted if 0.5 in engine.outcomes):
         found.append("With half the blocks single requests do not fit; they are left out there.")

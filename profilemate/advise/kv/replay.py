@@ -111,9 +111,9 @@ class Replay:
         for request, since in sorted(due, key=lambda pair: pair[0].number):
             if request.decodes_since != since or request.number not in self.running:
                 continue
-            self._fill(request, self._computed(request))
             if not self._make_room(request, 1):
                 continue
+            self._fill(request, self._computed(request))
             self.pool.take(1)
             request.unfilled = 1
             if self.step + size <= request.last_step:
@@ -254,7 +254,8 @@ class Replay:
         """It waits in front of all others, with the tokens that it has so far."""
         del self.running[victim.number]
         computed = self._computed(victim)
-        self._fill(victim, computed)
+        is_in_flight = self.limits.is_async and victim.decodes_since >= 0
+        self._fill(victim, computed - is_in_flight)  # a block is cached when the token that fills it is known
         self.pool.give_back(victim.held, victim.unfilled)
         if victim.decodes_since < 0:
             self.prefilling.remove(victim)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profilemate.advise.finding import FINE, LOOK, Evidence, Finding, Gain
+from profilemate.advise.finding import FINE, LOOK, THIN, Evidence, Finding, Gain
+from profilemate.advise.kv.hits import LOOKUPS_NEEDED
 from profilemate.trackers.prefix_lookups import events
 
 if TYPE_CHECKING:
@@ -73,15 +74,16 @@ def findings(session: Session, summary: LookupSummary, prediction: Prediction) -
     asked = sum(trace.asked_tokens for trace in traces)
     tokens = summary.first.tokens
     is_smaller = ends.smaller < size
-    is_worth = is_smaller and (ends.sure >= SURELY * asked or ends.at_most >= PERHAPS * asked)
+    is_thin = summary.first.lookups < LOOKUPS_NEEDED
+    is_worth = is_smaller and not is_thin and (ends.sure >= SURELY * asked or ends.at_most >= PERHAPS * asked)
     expected = (ends.sure + ends.at_most) / 2
     shorter = f" {ends.shorter:,} prompts are shorter than a block and can never be found." if ends.shorter else ""
     return [
         Finding(
             topic=TOPIC,
             name=f"{TOPIC}.block_size",
-            level=LOOK if is_worth else FINE,
-            title=_title(size, ends, asked) if is_worth else f"Blocks of {size} tokens cut off little that could be found",
+            level=THIN if is_thin else LOOK if is_worth else FINE,
+            title=_title(size, ends, asked, is_thin, is_worth),
             says=(
                 f"Only whole blocks of {size} tokens are found, and never a prompt's last token: {tokens['short_tokens']:,} "
                 f"tokens were behind the last whole block, {tokens['last_tokens']:,} in a last block that is always computed."
@@ -107,8 +109,12 @@ def findings(session: Session, summary: LookupSummary, prediction: Prediction) -
     ]  # fmt: skip
 
 
-def _title(size: int, ends: Ends, asked: int) -> str:
-    return f"Blocks of {ends.smaller} tokens instead of {size} would find up to {ends.at_most / asked:.1%} more"
+def _title(size: int, ends: Ends, asked: int, is_thin: bool, is_worth: bool) -> str:
+    if is_thin:
+        return "Too few look-ups to advise on the size of a block"
+    if is_worth:
+        return f"Blocks of {ends.smaller} tokens instead of {size} would find up to {ends.at_most / asked:.1%} more"
+    return f"Blocks of {size} tokens cut off little that could be found"
 
 
 def _smaller_text(size: int, ends: Ends, asked: int) -> str:

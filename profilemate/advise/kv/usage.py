@@ -45,11 +45,11 @@ def finding(session: Session) -> Finding:
         topic=TOPIC,
         name=NAME,
         level=LOOK if full > 0.5 else FINE,
-        title=f"At most {peak:.0%} of the KV cache was in use at once",
+        title=f"At most {peak:.1%} of the KV cache was in use at once",
         says=(
-            f"Of {_list(blocks)} usable blocks of an engine, requests held {average:.0%} on average while an engine had any, "
-            f"{told['p50']:.0%} or less for half of that time, {told['p95']:.0%} or less for 95 % of it; the most at any "
-            f"moment was {peak:.0%}. Over {FULL:.0%} were held for {full:.0%} of the time. What no request holds is not "
+            f"Of {_list(blocks)} usable blocks of an engine, requests held {average:.1%} on average while an engine had any, "
+            f"{told['p50']:.1%} or less for half of that time, {told['p95']:.1%} or less for 95 % of it; the most at any "
+            f"moment was {peak:.1%}. Over {FULL:.0%} were held for {full:.0%} of the time. What no request holds is not "
             f"idle: it is the prefix cache.{lost_rows(session, TABLE)}"
         ),
         evidence=(Evidence(TABLE, frame.height, "step_peak and total_blocks of every step"),),

@@ -12,8 +12,8 @@ from profilemate.session.records import items_of, table_of, text
 
 COSTLIEST_HOOKS = 5
 HOOK_PROBLEMS = (
-    ("did_not_fit", "Did not fit this vLLM"),
-    ("failed", "Failed in our own code"),
+    ("did_not_fit", "did not fit this vLLM"),
+    ("failed", "failed in ProfileMate's own code"),
 )
 
 
@@ -41,7 +41,7 @@ def problems(source: Source) -> list[str]:
     for key, words in HOOK_PROBLEMS:
         named = [text(table_of(hook).get("name")) for hook in items_of(health.get(key))]
         if named:
-            said.append(f"{words.lower()}: {', '.join(named)}")
+            said.append(f"{words}: {', '.join(named)}")
     if not items_of(source.record.get("processes")):
         said.append("no vLLM process was recorded in this session")
     return said

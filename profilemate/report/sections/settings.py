@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from profilemate.report.model import Column, Grid, Part
+from profilemate.report.numbers import in_byte_unit
 from profilemate.report.sections.section import SESSION, Section
 from profilemate.report.source import Source
 from profilemate.session.records import items_of, table_of, text
+
+KIB = 1024
 
 
 def build(source: Source) -> Part:
@@ -22,17 +24,23 @@ def build(source: Source) -> Part:
 
 
 def _named(caption: str, values: Any, note: str) -> Grid:
-    rows = tuple((text(name), shown(value)) for name, value in table_of(values).items())
+    rows = tuple((text(name), shown(value, name)) for name, value in table_of(values).items())
     return Grid(caption, (Column("Name"), Column("Value")), rows, note)
 
 
-def shown(value: Any) -> str:
-    """A value as a person writes it: lists without brackets, nested things as JSON."""
-    if isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value):
-        return ", ".join(text(item) for item in value)
-    if isinstance(value, (dict, list)):
-        return text(json.dumps(value, default=str))
+def shown(value: Any, name: str = "") -> str:
+    """A value as a person writes it: lists without brackets, nested things in round ones, bytes with a prefix beside."""
+    if isinstance(value, dict):
+        return ", ".join(f"{text(key)} {_nested(one, key)}" for key, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_nested(one) for one in value) or "none"
+    if name.endswith("_bytes") and isinstance(value, int) and value >= KIB:
+        return f"{value:,} ({' '.join(in_byte_unit(value))})"
     return "none" if value is None else text(value)
+
+
+def _nested(value: Any, name: str = "") -> str:
+    return f"({shown(value)})" if isinstance(value, (dict, list)) else shown(value, name)
 
 
 def _processes(source: Source) -> Grid:

@@ -51,9 +51,9 @@ def shifted(record: dict[str, Any], process: ProcessInfo, shift: Shift) -> dict[
     """process.json with the numbers that hold in the joined session."""
     if not shift.by or not set(process.roles) - set(WITHOUT_ENGINE):
         return record
-    index = (
-        None if process.engine_index is None and "Worker" in process.roles else (process.engine_index or 0) + shift.by
-    )
+    index = process.engine_index
+    if index is not None or "EngineCore" in process.roles:
+        index = (index or 0) + shift.by
     return {**record, "engine_index": index, "ranks": {**process.ranks, "dp": process.rank("dp") + shift.by}}
 
 

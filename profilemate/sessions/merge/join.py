@@ -25,7 +25,7 @@ class Plan:
     parts: tuple[Part, ...]
     clocks: dict[str, Clock]
     shifts: tuple[Shift, ...]
-    ids: dict[tuple[str, str], str]
+    ids: dict[tuple[Path, str], str]
     notes: tuple[str, ...]
 
     @property

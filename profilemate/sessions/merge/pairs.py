@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from profilemate.session.records import ProcessInfo
@@ -50,8 +51,8 @@ class Pairs:
     """`bounds` by (front end's clock, engine's clock); `ids` of an engine's requests in the words of the front end."""
 
     bounds: dict[tuple[str, str], Bounds] = field(default_factory=dict)
-    ids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By name of the engine's process folder and its id, where the two are not the same."""
+    ids: dict[tuple[Path, str], str] = field(default_factory=dict)
+    """By the engine's process folder and its id, where the two are not the same."""
 
 
 def find_pairs(parts: Sequence[Part]) -> Pairs:
@@ -86,7 +87,7 @@ def _add_front_end(part: Part, process: ProcessInfo, engines: dict[Key, EngineRe
         if seen is None:
             continue
         if seen.request != request:
-            pairs.ids[seen.process.name, seen.request] = request
+            pairs.ids[seen.process.folder, seen.request] = request
         arrival_ns = arrivals.get(request)
         pairs.bounds.setdefault((part.boot_of(process), seen.boot), Bounds()).add(
             None if arrival_ns is None else arrival_ns - queued_ns,

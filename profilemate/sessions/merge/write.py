@@ -34,13 +34,13 @@ def free_name(processes: Path, wanted: str) -> str:
 
 
 def write_process(
-    part: Part, process: ProcessInfo, target: Path, clock: Clock, shift: Shift, ids: dict[tuple[str, str], str]
+    part: Part, process: ProcessInfo, target: Path, clock: Clock, shift: Shift, ids: dict[tuple[Path, str], str]
 ) -> None:
     """One process folder: the record with this session's clock and engine number, and the streams."""
     target.mkdir(mode=MODE)
     record = _record_of(part, process, clock)
     _write_json(target / names.PROCESS_FILE, shifted(record, process, shift))
-    others = {request: other for (name, request), other in ids.items() if name == process.name}
+    others = {request: other for (folder, request), other in ids.items() if folder == process.folder}
     for path in _streams(process.folder):
         columns = ID_COLUMNS.get(path.name.partition(".")[0], ())
         if others and columns:

@@ -28,6 +28,9 @@ ROW_ALONE = (PASSES.stream,)
 
 FAILURES_BEFORE_OFF = 5
 
+TOLD_BY_THE_BATCH = -1
+"""In the place of tokens and requests that the dispatch does not tell, as in vLLM 0.11."""
+
 
 def ignore_graph(manager: Any, desc: Any) -> None:
     """A FULL graph of the V2 runner that is not the main model's, while no tracker asks for those."""
@@ -112,6 +115,9 @@ class Forward:
             self.end()
         self.pending = False
         self.number += 1
+        if self.unpadded_tokens == TOLD_BY_THE_BATCH:
+            self.unpadded_tokens = scheduler_output.total_num_scheduled_tokens
+            self.unpadded_reqs = len(scheduler_output.num_scheduled_tokens)
         began_ns = self.began_ns
         self.host_ns = self.ended_ns - began_ns if began_ns else None
         row = (

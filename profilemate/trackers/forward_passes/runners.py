@@ -1,6 +1,7 @@
 """Hooks on vLLM's model runners that find the serving forward pass, on both runners.
 
-V1 runner: the batch is dispatched in `_determine_batch_execution_and_padding` and runs in `_model_forward`.
+V1 runner: the batch is dispatched in `_determine_batch_execution_and_padding` and runs in `_model_forward`; vLLM 0.11 has
+neither, there a pass is from `CudagraphDispatcher.dispatch` to the end of `execute_model`.
 V2 runner: `dispatch_cg_and_sync_dp` decides; CudaGraphManager replays FULL graphs itself, runs PIECEWISE ones below
 `run_pw_graph`, and without a graph the pass is from `forward_start` to the end of `execute_model`.
 """
@@ -16,7 +17,13 @@ from profilemate.probe.process import THIS
 from profilemate.trackers.forward_passes import descriptor as describe
 from profilemate.trackers.forward_passes import recorder
 from profilemate.trackers.forward_passes.device_clock import CLOCK
-from profilemate.trackers.forward_passes.recorder import FORWARD, ROW_ALONE, read_device_times, write_more
+from profilemate.trackers.forward_passes.recorder import (
+    FORWARD,
+    ROW_ALONE,
+    TOLD_BY_THE_BATCH,
+    read_device_times,
+    write_more,
+)
 
 RUNS_OF_VLLMS_OWN = phase.STACK
 """Not empty while vLLM runs the model for itself: warm-up, profiling, capture."""
@@ -74,6 +81,15 @@ def v1_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
         FORWARD.dispatched(int(num_tokens), int(num_reqs))
 
 
+def v1_descriptor_dispatched(result: Any, batch_descriptor: Any) -> None:
+    """VLLM 0.11: mode and descriptor of the batch, which the runner is about to launch. `finish` finds what is in it."""
+    if not RUNS_OF_VLLMS_OWN:
+        mode, batch = result
+        FORWARD.descriptor = describe.of_batch(mode, batch or batch_descriptor)
+        FORWARD.dispatched(TOLD_BY_THE_BATCH, TOLD_BY_THE_BATCH)
+        FORWARD.begin()
+
+
 def v2_dispatched(result: Any, num_tokens: int, num_reqs: int) -> None:
     """The batch's descriptor, after data-parallel ranks agreed; none runs where it has no tokens."""
     desc = result[0] if isinstance(result, tuple) else result
@@ -115,6 +131,7 @@ def after_fork() -> None:
 
 
 V1 = "vllm.v1.worker.gpu_model_runner"
+DISPATCHER = "vllm.v1.cudagraph_dispatcher"
 V2 = "vllm.v1.worker.gpu.model_runner"
 MANAGER = "vllm.v1.worker.gpu.cudagraph_utils"
 TIMING = "vllm.v1.worker.gpu.async_utils"
@@ -135,6 +152,10 @@ PASS_HOOKS = (
     _hook(
         "v1_runner.dispatch", V1, "GPUModelRunner._determine_batch_execution_and_padding", FOLLOWING, None,
         v1_dispatched, ("num_tokens", "num_reqs"),
+    ),
+    _hook(
+        "v1_runner.dispatch_of_descriptor", DISPATCHER, "CudagraphDispatcher.dispatch", FOLLOWING, None,
+        v1_descriptor_dispatched, ("batch_descriptor",), unless="CudagraphDispatcher._create_padded_batch_descriptor",
     ),
     _hook(
         "v1_runner.forward", V1, "GPUModelRunner._model_forward", AROUND, FORWARD.begin, FORWARD.end, optional=True

@@ -29,8 +29,8 @@ def attempt(work: Callable[[], Any]) -> tuple[Any, str]:
 
 def scheduler_truth() -> dict[str, Any]:
     """Counts of a whole trace through this version's scheduler."""
-    import drive_scheduler
-    from pool_truth import PoolTruth
+    from compat import drive_scheduler
+    from compat.pool_truth import PoolTruth
 
     truth, counts = drive_scheduler.run(PoolTruth)
     assert counts.pop("requests") == counts.pop("finished") == drive_scheduler.REQUESTS
@@ -58,9 +58,7 @@ def in_pass(call: Callable[[], Any]) -> Any:
 
 def graph_truth() -> dict[str, Any]:
     """Replays that the graph driver saw, by holder; a holder that this version lacks is named so."""
-    import drive_graphs
-    import drive_scheduler
-
+    from compat import drive_graphs, drive_scheduler
     from profilemate.probe import install
 
     driver = drive_graphs.Driver()

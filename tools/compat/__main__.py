@@ -9,24 +9,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+TOOLS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
-import check  # noqa: E402
-import page  # noqa: E402
-import record  # noqa: E402
-import signatures  # noqa: E402
-import versions  # noqa: E402
+from compat import check, page, record, signatures, versions  # noqa: E402
 
 EPILOG = """Wheels are downloaded once, some 430 MB each, and only their Python files are kept, 30 to 100 MB a version.
 
 exit code: 0; 1 where a version's counts differ from the truth or a hook does not fit; 2 where a wheel is not to be had
 
 examples:
-  python compat
+  python tools/compat
       all versions, half a minute each on a quiet machine; writes docs/compatibility.md
-  python compat --only 0.33.0,0.32.0 --no-page
-  python compat --ci
+  python tools/compat --only 0.33.0,0.32.0 --no-page
+  python tools/compat --ci
       the oldest, the newest and three between; nothing is written
 """
 
@@ -35,7 +31,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(
-        prog="compat", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="tools/compat", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--only", type=_versions, default=versions.VERSIONS, metavar="VERSIONS", help="some of the versions, by commas")
@@ -88,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"vLLM {version}: {error}", file=sys.stderr)
             return 2
         verdict = "works" if not wrong else "\n    ".join(["differs:", *wrong])
-        print(f"[{number}/{len(options.only)}] vLLM {version}: {verdict} ({time.monotonic() - began:.0f} s)", flush=True)
+        print(
+            f"[{number}/{len(options.only)}] vLLM {version}: {verdict} ({time.monotonic() - began:.0f} s)", flush=True
+        )
         code = code or int(bool(wrong))
     if not options.no_page:
         record.PAGE.write_text(page.render(record.load(signatures.SIGNATURES), record.load(record.DRIVEN)))

@@ -14,11 +14,17 @@ VERSIONS = (
     "0.11.0", "0.12.0", "0.13.0", "0.14.1", "0.16.0", "0.18.1", "0.20.2", "0.22.1", "0.24.0", "0.26.0", "0.28.0", "0.30.0",
     "0.31.0", "0.32.0", "0.33.0",
 )  # fmt: skip
-"""Oldest first. 0.32.0 is the CPU build that `make demo` installs; the others are wheels for CUDA, of which nothing is built."""
+"""Oldest first. 0.32.0 is the CPU build that `make demo` installs; of the others' wheels for CUDA nothing is built."""
 
 IN_CI = ("0.11.0", "0.14.1", "0.22.1", "0.32.0", "0.33.0")
 
-PLATFORMS = ("manylinux1_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64", "manylinux_2_31_x86_64", "manylinux_2_35_x86_64")
+PLATFORMS = (
+    "manylinux1_x86_64",
+    "manylinux2014_x86_64",
+    "manylinux_2_28_x86_64",
+    "manylinux_2_31_x86_64",
+    "manylinux_2_35_x86_64",
+)
 WHEELS_ARE_FOR = "3.12"
 """Their files are the same for every Python; pip only wants one that each wheel allows."""
 

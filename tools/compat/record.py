@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import signatures
-from check import Driven
-from versions import VERSIONS
+from compat import signatures
+from compat.check import Driven
+from compat.versions import VERSIONS
 
 DRIVEN = Path(__file__).parent / "driven.json"
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "compatibility.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 
 
 def load(path: Path) -> dict[str, Any]:

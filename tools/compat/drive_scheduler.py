@@ -9,12 +9,11 @@ import dataclasses
 import inspect
 import json
 import tempfile
+import trace as traces  # tests/driver/trace.py, first on the path
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import trace as traces  # tests/driver/trace.py, first on the path
 
 BLOCKS, BLOCK_SIZE, REQUESTS, SEED = 150, 16, 40, 7
 SEQUENCES, STEP_TOKENS = 16, 512
@@ -105,9 +104,14 @@ class Load:
         sampling = SamplingParams(max_tokens=entry.output_length, ignore_eos=True, temperature=0.0)
         return Request(
             **that_fit(
-                Request, request_id=entry.request_id, prompt_token_ids=list(entry.prompt), sampling_params=sampling,
-                pooling_params=None, eos_token_id=None, block_hasher=self._hasher,
-            )  # fmt: skip
+                Request,
+                request_id=entry.request_id,
+                prompt_token_ids=list(entry.prompt),
+                sampling_params=sampling,
+                pooling_params=None,
+                eos_token_id=None,
+                block_hasher=self._hasher,
+            )
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from check import COMPARED, NOT_FITTING, NOT_THERE, WORKS, static_fit, vllm_hooks
-from versions import VERSIONS
+from compat.check import COMPARED, NOT_FITTING, NOT_THERE, WORKS, static_fit, vllm_hooks
+from compat.versions import VERSIONS
 
 MARKS = {WORKS: "✓", NOT_THERE: "·", NOT_FITTING: "✗"}
 
@@ -44,7 +44,14 @@ def _row(cells: list[str]) -> str:
 
 def _driven_table(driven: dict[str, Any]) -> str:
     columns = [name for name in COMPARED if name != "failed_allocations"]
-    head = ["vLLM", "recorded", *(name.replace("_", " ") for name in columns), "CUDAGraphWrapper", "breakable", "run_fullgraph"]
+    head = [
+        "vLLM",
+        "recorded",
+        *(name.replace("_", " ") for name in columns),
+        "CUDAGraphWrapper",
+        "breakable",
+        "run_fullgraph",
+    ]
     text = _row(head) + _row(["---"] * len(head))
     for version in VERSIONS:
         one = driven.get(version)

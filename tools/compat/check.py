@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import signatures
-import stubs
-import versions
+from compat import signatures, stubs, versions
 from profilemate.probe import fit
 from profilemate.probe.hook import Hook, misfit
 from profilemate.probe.install import is_optional
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 HANGS_SECONDS = 900
 
 WORKS, NOT_THERE, NOT_FITTING = "works", "not in this version", "does not fit"
@@ -41,7 +39,9 @@ def vllm_hooks() -> list[Hook]:
 def targets() -> list[tuple[str, str]]:
     """Modules and names that decide where hooks go."""
     hooks = vllm_hooks()
-    return [(hook.module, hook.target) for hook in hooks] + [(hook.module, hook.unless) for hook in hooks if hook.unless]
+    return [(hook.module, hook.target) for hook in hooks] + [
+        (hook.module, hook.unless) for hook in hooks if hook.unless
+    ]
 
 
 def static_fit(hook: Hook, recorded: dict[str, Any]) -> tuple[str, str]:
@@ -85,15 +85,21 @@ def drive(version: str, files: Path) -> Driven:
         if not out.exists():
             return Driven(wrong=[f"the driver ended with {done.returncode}: {done.stderr.strip()[-400:]}"])
         told = json.loads(out.read_text())
-        rows = {name: session_rows(sessions, name) for name in ("engine_steps", "forward_passes", "graph_other_replays")}
+        rows = {
+            name: session_rows(sessions, name) for name in ("engine_steps", "forward_passes", "graph_other_replays")
+        }
     return judged(told, rows, files)
 
 
 def environment(version: str, files: Path, folder: Path, sessions: Path) -> dict[str, str]:
     """Of a process that finds this version before the installed one, and ProfileMate before both."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROFILEMATE_", "VLLM_", "PYTHONPATH"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PROFILEMATE_", "VLLM_", "PYTHONPATH"))
+    }
     paths = [
-        ROOT, stubs.make(folder / "stubs", version), *([files] if version != versions.installed() else []), HERE,
+        ROOT, stubs.make(folder / "stubs", version), *([files] if version != versions.installed() else []), HERE.parent,
         ROOT / "tests" / "driver", ROOT / "demo" / "standin",
     ]  # fmt: skip
     return {

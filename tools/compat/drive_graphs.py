@@ -61,7 +61,9 @@ def in_context(config: Any, mode: Any, call: Callable[[], Any]) -> Any:
     """Call with vLLM's forward context of that mode."""
     from vllm.forward_context import set_forward_context
 
-    with set_forward_context(None, config, num_tokens=TOKENS, cudagraph_runtime_mode=mode, batch_descriptor=descriptor()):
+    with set_forward_context(
+        None, config, num_tokens=TOKENS, cudagraph_runtime_mode=mode, batch_descriptor=descriptor()
+    ):
         return call()
 
 
@@ -114,11 +116,17 @@ def run_fullgraph(config: Any, in_pass: Callable[[Callable[[], Any]], Any]) -> s
     graph.capture_begin()
     graph.capture_end()
     fields = inspect.signature(cudagraph_utils.BatchExecutionDescriptor).parameters
-    desc = cudagraph_utils.BatchExecutionDescriptor(cg_mode=CUDAGraphMode.FULL, num_tokens=TOKENS, **{"num_reqs": TOKENS} if "num_reqs" in fields else {})
+    desc = cudagraph_utils.BatchExecutionDescriptor(
+        cg_mode=CUDAGraphMode.FULL, num_tokens=TOKENS, **{"num_reqs": TOKENS} if "num_reqs" in fields else {}
+    )
     manager = manager_class.__new__(manager_class)
     manager.graphs = {desc: graph}
     in_pass(lambda: [manager.run_fullgraph(desc) for _ in range(REPLAYS)])
     return ""
 
 
-HOLDERS = {"cuda_graph_wrapper": cuda_graph_wrapper, "breakable_wrapper": breakable_wrapper, "run_fullgraph": run_fullgraph}
+HOLDERS = {
+    "cuda_graph_wrapper": cuda_graph_wrapper,
+    "breakable_wrapper": breakable_wrapper,
+    "run_fullgraph": run_fullgraph,
+}

@@ -106,7 +106,11 @@ def _kind(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
         return "function"
     if isinstance(function, ast.AsyncFunctionDef):
         return "coroutine"
-    return "generator" if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _own_nodes(function)) else "function"
+    return (
+        "generator"
+        if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _own_nodes(function))
+        else "function"
+    )
 
 
 def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
@@ -150,7 +154,12 @@ def _put(owner: Any, path: list[str], told: dict[str, Any]) -> None:
         if part not in vars(owner):
             setattr(owner, part, type(part, (), {}))
         owner = vars(owner)[part]
-    head = _HEADS.get(told["kind"], f"@{told['kind']}\n{_HEADS['function']}" if told["kind"] != "cached_property" else "@property\n" + _HEADS["function"])
+    head = _HEADS.get(
+        told["kind"],
+        f"@{told['kind']}\n{_HEADS['function']}"
+        if told["kind"] != "cached_property"
+        else "@property\n" + _HEADS["function"],
+    )
     names: dict[str, Any] = {}
     exec(head.format(name=name, takes=told["takes"]), names)
     setattr(owner, name, names[name])
