@@ -149,14 +149,16 @@ def _result(table: str, reader: str, runs: list[dict[str, Any]], sizes: dict[int
 
 def _table(results: list[dict[str, Any]]) -> str:
     lines = [
-        "| table | rows | file | reader | seconds (least to most) | CPU seconds | rows per second | peak memory | load |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| table | rows | file | reader | seconds | rows per second | CPU seconds | rows per CPU second | peak memory | load |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in results:
-        spread = f"{one['seconds']:.2f} ({min(one['all_seconds']):.2f} to {max(one['all_seconds']):.2f})"
+        least, most = min(one["all_seconds"]), max(one["all_seconds"])
+        spread = f" ({least:.2f} to {most:.2f})" if len(one["all_seconds"]) > 1 else ""
         lines.append(
-            f"| {one['table']} | {one['rows']:,} | {one['file_bytes'] / 1e6:,.0f} MB | {one['reader']} | {spread} | "
-            f"{one['cpu_seconds']:.2f} | {one['rows_per_second']:,.0f} | {one['peak_bytes'] / 2**20:,.0f} MiB | "
+            f"| {one['table']} | {one['rows']:,} | {one['file_bytes'] / 1e6:,.0f} MB | {one['reader']} | "
+            f"{one['seconds']:.2f}{spread} | {one['rows_per_second']:,.0f} | {one['cpu_seconds']:.2f} | "
+            f"{one['rows'] / max(one['cpu_seconds'], 1e-9):,.0f} | {one['peak_bytes'] / 2**20:,.0f} MiB | "
             f"{one['load_average']:.1f} |"
         )
     return "\n".join(lines)

@@ -89,7 +89,10 @@ def _compared(wanted: list[str], least: float) -> Comparison:
         sessions = [open_session(path) for path in paths]
         for session in sessions:
             session.on_read = progress.read
-        return compare(sessions, least, progress.show)
+        try:
+            return compare(sessions, least, progress.show)
+        except OSError as error:  # exit code 1 is for conditions alone
+            raise SessionError(f"{error.filename or 'a session'} cannot be read: {error.strerror or error}") from error
 
 
 def _print(comparison: Comparison, found: list[Outcome], why: bool) -> None:

@@ -41,7 +41,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page and print where it is; 1 where ProfileMate failed to draw one of its figures."""
+    """Write the page and print where it is; 1 where ProfileMate failed to draw a figure or to work out an advice."""
     from profilemate.frames.session import Session
     from profilemate.report.build import chosen_sections, page_of
     from profilemate.report.render import html_of
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"profilemate: {path} cannot be written, so the report is in the current folder\n")
     sys.stdout.write(f"{output}\n")
     for fault in page.faults:
-        sys.stderr.write(f"profilemate: the figure {fault.name} is missing: {fault.reason}\n")
+        sys.stderr.write(f"profilemate: {fault}\n")
     if arguments.open:
         _open(output)
     return 1 if page.faults else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from profilemate.compare.catalogue import NUMBERS
 from profilemate.compare.change import LEAST_CHANGE, Change, compared, judged
 from profilemate.compare.evaluate import Evaluator
-from profilemate.compare.load import load_sentences
+from profilemate.compare.load import load_doubts, load_sentences
 from profilemate.compare.material import Material, frames_of
 from profilemate.compare.noise import Estimate
 from profilemate.compare.settings import Difference, differences
@@ -49,6 +49,8 @@ class Comparison:
     changes: tuple[tuple[Change, ...], ...]
     load: tuple[str, ...]
     """Why the sessions did not have the same load; then a difference of latency is not about a flag."""
+    load_doubts: tuple[str, ...]
+    """What looks like another load where there is too little to tell."""
     least: float
 
 
@@ -74,7 +76,8 @@ def compared_sides(sides: Sequence[Side], settings: Sequence[Difference], least:
     count = len(NUMBERS)
     changes = tuple(tuple(found[n * count : (n + 1) * count]) for n in range(len(sides) - 1))
     sentences = [one for side, some in zip(sides[1:], changes, strict=True) for one in load_sentences(side.label, some)]
-    return Comparison(tuple(sides), tuple(settings), changes, tuple(sentences), least)
+    doubts = [one for side, some in zip(sides[1:], changes, strict=True) for one in load_doubts(side.label, some)]
+    return Comparison(tuple(sides), tuple(settings), changes, tuple(sentences), tuple(doubts), least)
 
 
 def label(number: int) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from profilemate.compare.change import DIFFERS, Change
+from profilemate.compare.change import DIFFERS, UNSURE, Change
 
 LENGTHS = {"prompt_length": "prompts", "output_length": "answers"}
 SAME_IN_FLIGHT = 0.05
+LOOKS_OTHER = 0.1
 
 
 def load_sentences(label: str, changes: Sequence[Change]) -> list[str]:
@@ -26,6 +27,16 @@ def load_sentences(label: str, changes: Sequence[Change]) -> list[str]:
         more = "more" if (rate.relative or 0) > 0 else "fewer"
         said.append(f"{label} got {more} requests: {_values(rate, 'requests/s')}")
     return said
+
+
+def load_doubts(label: str, changes: Sequence[Change]) -> list[str]:
+    """What looks like another load, where there are too few requests to tell."""
+    words = {**{name: f"tokens of {word}" for name, word in LENGTHS.items()}, "arrival_rate": "requests/s"}
+    return [
+        f"{label} may have had another load, too few requests to tell: {_values(change, words[change.number.name])}"
+        for change in changes
+        if change.number.name in words and change.verdict == UNSURE and abs(change.relative or 0) > LOOKS_OTHER
+    ]
 
 
 def _is_closed_loop(rate: Change, in_flight: Change) -> bool:

@@ -27,6 +27,7 @@ def comparison_record(comparison: Comparison, outcomes: Sequence[Outcome] = ()) 
         ],
         "same_load": not comparison.load,
         "load": list(comparison.load),
+        "load_doubts": list(comparison.load_doubts),
         "false_alarms": FALSE_ALARMS,
         "least_change": comparison.least,
         "verdicts": {

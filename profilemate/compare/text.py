@@ -102,6 +102,8 @@ class _Printer:
                 for change in changes:
                     if change.verdict == word:
                         self.say(f"  {word:<8} {sentence(change)}", STYLES[word])
+        for said in self.comparison.load_doubts:
+            self.say(f"  {said}", "yellow")
         for said in self.comparison.load:
             self.say(f"  the load differs: {said}", "bold yellow")
         if self.comparison.load:

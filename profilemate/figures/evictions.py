@@ -30,10 +30,8 @@ HEALTHY_LIFETIME_SECONDS = 10
 def kv_evictions(session: Session) -> Drawn:
     """Evicted blocks per bin of time, by cause."""
     rows = engine_rows(session, events.EVICTIONS)
-    counted = _counted(session)
-    if not counted:
-        raise nothing(session, "no cached block was evicted", events.EVICTIONS)
     grid = grid_of(session, engine_rows(session, events.STEPS))
+    counted = _counted(session)
     found = sums(rows, grid, ["cause"])
     if found.is_empty():
         raise nothing(session, f"{counted:,} blocks were evicted, and no row tells when", events.EVICTIONS)
@@ -58,7 +56,7 @@ def kv_evictions(session: Session) -> Drawn:
 
 
 def _counted(session: Session) -> int:
-    """Evictions by the cumulative counter, that is whatever rows are left."""
+    """Evictions by the cumulative counter, that is whatever rows are left. Raises Missing where there was none."""
     last = (
         engine_rows(session, events.STEPS)
         .group_by("process", "engine")
@@ -66,7 +64,10 @@ def _counted(session: Session) -> int:
         .select(pl.col("evicted").sum())
         .collect(engine="streaming")
     )
-    return int(last["evicted"][0] or 0)
+    evicted = int(last["evicted"][0] or 0)
+    if not evicted:
+        raise nothing(session, "no cached block was evicted", events.EVICTIONS)
+    return evicted
 
 
 def kv_eviction_ages(session: Session) -> Drawn:
@@ -80,7 +81,8 @@ def kv_eviction_ages(session: Session) -> Drawn:
         .collect(engine="streaming")
     )
     if not ages.height:
-        raise nothing(session, "no cached block was evicted", events.EVICTIONS)
+        grid_of(session, engine_rows(session, events.STEPS))
+        raise nothing(session, f"{_counted(session):,} blocks were evicted, and no row tells of them", events.EVICTIONS)
     known = ages[LIFETIME].drop_nulls().len()
     if not known:
         raise nothing(

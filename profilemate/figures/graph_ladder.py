@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import polars as pl
 
+from profilemate.export.retention import is_trimmed
 from profilemate.figures import style
 from profilemate.figures.columns import least, most
 from profilemate.figures.passes import FULL, PIECEWISE, captured, counted
@@ -49,7 +50,7 @@ def graph_ladder(session: Session) -> Drawn:
         if count
     }
     kept = {(mode, size) for mode, size in taken.select("runtime_mode", "num_tokens").rows()}
-    if not kept and not replays and not effective:
+    if not replays and ((not kept and not effective) or is_trimmed(session.path)):
         raise nothing(session, "no CUDA graph was configured, captured or replayed", events.PASSES, events.CAPTURES)
     rungs = [_Rung(CONFIGURED, size, SET) for size in asked] + [_Rung(EFFECTIVE, size, SET) for size in effective]
     for mode in MODES:

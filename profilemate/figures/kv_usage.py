@@ -91,7 +91,7 @@ def grid_of(session: Session, rows: pl.LazyFrame) -> Bins:
         engine="streaming"
     )
     if span["first"][0] is None:
-        raise nothing(session, "no engine step was recorded", events.STEPS)
+        raise nothing(session, "the KV cache tracker recorded no engine step", events.STEPS)
     return bins(span["first"][0], span["last"][0])
 
 

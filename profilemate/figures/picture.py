@@ -86,7 +86,8 @@ def _html(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:
         shown["width"] = "container"
     ink, paper = (style.PALETTE[name][style.THEMES.index(look.theme)] for name in ("ink", "paper"))
     page = PAGE.format(
-        title=escape(figure.title), head=_head(figure) if look.title else "", note=escape(figure.note), ink=ink, paper=paper, font=_css_font(look.font or style.FONT), policy=POLICY,
+        title=escape(figure.title), head=_head(figure) if look.title else "", note=escape(figure.note),
+        ink=ink, paper=paper, font=_css_font(look.font or style.FONT), policy=POLICY,
         bundle=load("vl_convert").javascript_bundle("window.vegaEmbed = vegaEmbed;"), spec=in_script(shown),
     )  # fmt: skip
     return page.encode()

@@ -10,22 +10,26 @@ import polars as pl
 
 from profilemate.export import retention
 from profilemate.figures.kept import kept
+from profilemate.figures.words import listed
 from profilemate.frames.scan import scan
 from profilemate.schema import pass_table, step_table
 from profilemate.schema.probe_tables import GAPS
 from profilemate.schema.table import Table
-from profilemate.session.health import SIZE_CAP
+from profilemate.session.health import MISFIT_STATES, SIZE_CAP, read_health
 from profilemate.session.records import ProcessInfo
 from profilemate.session.views import EngineSpan, engine_spans, graph_workers
-from profilemate.trackers import BY_NAME
+from profilemate.trackers import BY_NAME, NAMES
 from profilemate.trackers.cuda_graphs import events as cuda_graphs
 from profilemate.trackers.engine_steps import events as engine_steps
 from profilemate.trackers.forward_passes import events as forward_passes
 from profilemate.trackers.kv_cache import events as kv_cache
-from profilemate.trackers.view import was_on
+from profilemate.trackers.view import tables_of, was_on
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
+
+
+NAMED = 6
 
 
 class Missing(Exception):
@@ -51,13 +55,22 @@ def require(session: Session, tracker: str) -> None:
 
 
 def nothing(session: Session, happened: str, *tables: Table) -> Missing:
-    """Why there are no rows: they were removed, or nothing happened."""
+    """Why there are no rows: they were removed, the hooks that make them were not in place, or nothing happened."""
     if retention.is_trimmed(session.path):
         return Missing("the rows of this session were removed to keep the folder of sessions under its cap")
     lost = lost_rows(session, *tables)
     if lost:
         return Missing(f"{lost:,} rows of {tables[0].name} were lost, and none is left")
-    return Missing(happened)
+    hooks = _not_in_place(session, *tables)
+    return Missing(f"{happened}; hooks that were not in place: {listed(hooks)}" if hooks else happened)
+
+
+def _not_in_place(session: Session, *tables: Table) -> list[str]:
+    """Hooks of the trackers of these tables that went in nowhere, though they should, or were switched off."""
+    trackers = {tracker for tracker in NAMES for table in tables if table in tables_of(tracker)}
+    hooks = read_health(session).in_state(*MISFIT_STATES, "switched_off")
+    names = [hook.name for hook in hooks if hook.tracker in trackers]
+    return [*names[:NAMED], f"{len(names) - NAMED} more"] if len(names) > NAMED else names
 
 
 STEP_COLUMNS = (

@@ -100,7 +100,7 @@ def _added(process: ProcessInfo, shape: Shape, numbers: Mapping[tuple[str, int],
     if "time_ns" in shape.fields:
         time = (polars.col("time_ns") + process.offset_ns) / 1e9
     added = {PROCESS: polars.lit(process.name).alias(PROCESS), TIME_SEC: time.alias(TIME_SEC)}
-    if numbers:
+    if _has_integer(shape, "engine"):
         own = {local: number for (name, local), number in numbers.items() if name == process.name}
         number = polars.col("engine").replace_strict(own, default=None, return_dtype=polars.Int64)
         added[ENGINE_NUMBER] = number.alias(ENGINE_NUMBER)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from profilemate import __version__
 from profilemate.report.masthead import masthead
-from profilemate.report.model import Page, Part, ShownSection
+from profilemate.report.model import Page, ShownSection
 from profilemate.report.sections import SECTIONS, section_of
 from profilemate.report.source import Source
 from profilemate.session.errors import SessionError
@@ -54,5 +55,5 @@ def _shown(section: Section, source: Source, known: Sequence[Entry], on_step: On
         if entry.section in section.figures:
             on_step(entry.title)
             figures.append(source.figure(entry.name, entry.title))
-    whole = Part(part.lead, part.numbers, tuple(figures), part.grids, part.extra)
+    whole = replace(part, figures=tuple(figures))
     return ShownSection(section.name, section.title, section.level, section.template, whole)

@@ -87,13 +87,17 @@ class NoDrawing:
 
 @dataclass(frozen=True)
 class Part:
-    """A section's content. `extra` is what a section's own template needs beside the common blocks."""
+    """A section's content. `extra` is what a section's own template needs beside the common blocks.
+
+    `faults` are sentences on what ProfileMate should have worked out and could not.
+    """
 
     lead: tuple[str, ...] = ()
     numbers: tuple[Numbers, ...] = ()
     figures: tuple[Drawing | NoDrawing, ...] = ()
     grids: tuple[Grid, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ class Page:
         return tuple(one for section in self.sections for one in section.part.figures if isinstance(one, Drawing))
 
     @property
-    def faults(self) -> tuple[NoDrawing, ...]:
-        """Figures that ProfileMate should have drawn and could not."""
-        every = (one for section in self.sections for one in section.part.figures)
-        return tuple(one for one in every if isinstance(one, NoDrawing) and one.is_fault)
+    def faults(self) -> tuple[str, ...]:
+        """What ProfileMate should have shown and could not, in sentences."""
+        missing = [one for section in self.sections for one in section.part.figures if isinstance(one, NoDrawing)]
+        said = [f"the figure {one.name} is missing: {one.reason}" for one in missing if one.is_fault]
+        return (*said, *(fault for section in self.sections for fault in section.part.faults))

@@ -100,6 +100,21 @@ def test_a_failed_write_leaves_the_earlier_page(tmp_path: Path, monkeypatch: pyt
     assert page.read_text() == "earlier" and [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("there_is_a_browser", [True, False])
+def test_the_page_is_opened_where_there_is_a_browser(
+    session: SessionBuilder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    there_is_a_browser: bool,
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or there_is_a_browser)
+    assert main(["report", str(session.path), "--open", "--sections", "files"]) == 0
+    assert opened == [(session.path / "report.html").as_uri()]
+    assert ("no browser could be started" in capsys.readouterr().err) is not there_is_a_browser
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -170,6 +185,19 @@ def test_a_figure_that_fails_takes_nothing_with_it_and_the_exit_code_tells(
     assert "the figure moe_load is missing: it cannot be put on the page" in capsys.readouterr().err
     text = text_of(session.path / "report.html")
     assert "ZeroDivisionError: in throughput" in text and "Forward passes 5" in text
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_advice_that_could_not_be_worked_out_is_told(
+    session: SessionBuilder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(session: object) -> None:
+        raise ZeroDivisionError("in the advice")
+
+    monkeypatch.setattr("profilemate.advise.lengths.advise", fail)
+    assert main(["report", str(session.path), "--sections", "advice"]) == 1
+    assert "could not be worked out" in capsys.readouterr().err
+    assert "ZeroDivisionError: in the advice" in text_of(session.path / "report.html")
 
 
 def test_every_figure_has_its_place_in_one_section() -> None:

@@ -23,7 +23,7 @@ from profilemate.frames.session import Session
 
 pytestmark = pytest.mark.server
 
-BEFORE, AFTER = 72, 150
+BEFORE, AFTER = 40, 100
 """Blocks, the null block included."""
 REQUESTS, CONVERSATIONS = 110, 12
 WITHIN = 0.02
@@ -54,7 +54,8 @@ def serve_once(model: Path, folder: Path, blocks: int) -> tuple[Path, float]:
     folder.mkdir()
     rng = random.Random(11)
     env = environment.profiled(folder, PROFILEMATE_TRACKERS="default,prefix_lookups")
-    with servers.start(model, env, folder / "log", "--num-gpu-blocks-override", str(blocks)) as server:
+    options = ("--num-gpu-blocks-override", str(blocks), "--max-model-len", "1024")
+    with servers.start(model, env, folder / "log", *options) as server:
         for prompt in prompts(rng):
             server.complete(prompt, rng.randint(1, 4))
         hits, queries = (server.metric(f"prefix_cache_{name}_total") for name in ("hits", "queries"))

@@ -95,7 +95,7 @@ def world(
     worker: dict[str, Any] | None = None,
     **more: Any,
 ) -> SessionBuilder:
-    """The whole session. `more` are cells of every look-up; `no_blocks` leaves their blocks out, `no_lookups` all of it."""
+    """The whole session. `more` are cells of every look-up or step; `no_blocks` and `no_lookups` leave rows out."""
     session = SessionBuilder(folder, f"session_{blocks}_{len(list(folder.iterdir()))}")
     core = session.process("EngineCore", engine_config={**CONFIG, "num_gpu_blocks": blocks + 1, **(config or {})})
     add_engine(core, blocks, **more)
@@ -107,8 +107,11 @@ def world(
 def add_engine(
     core: ProcessBuilder, blocks: int, no_blocks: bool = False, no_lookups: bool = False, **cells: Any
 ) -> None:
-    """The rows of one engine."""
-    core.rows(BOTH, *(step(place, blocks) for place in range(REQUESTS)))
+    """The rows of one engine; cells of the steps are told from those of look-ups by their names."""
+    of_steps = {
+        name: cells.pop(name) for name in [*cells] if name in BOTH.columns and name not in lookups.LOOKUPS.columns
+    }
+    core.rows(BOTH, *(step(place, blocks, **of_steps) for place in range(REQUESTS)))
     core.rows(requests.IN_ENGINE, *(served(place) for place in range(REQUESTS)))
     core.rows(
         kv.EVICTIONS,

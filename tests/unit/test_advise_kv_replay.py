@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -189,6 +190,24 @@ def test_the_last_admitted_is_preempted_and_finds_its_blocks_again() -> None:
     assert outcome.asked_tokens == 16 and outcome.hit_tokens == 0
     assert outcome.finished == 2
     assert run(trace_of(("aa", 0, 12, 0), ("bb", 0, 12, 0), blocks=10)).preemptions == 0
+
+
+def test_who_is_preempted_waits_before_all_others() -> None:
+    class Watched(Replay):
+        def _preempt(self, victim: Any) -> None:
+            super()._preempt(victim)
+            orders.append([request.place for request in self.waiting])
+
+    orders: list[list[int]] = []
+    trace = trace_of(("aa", 0, 12, 0), ("bb", 0, 12, 0), ("cc", 0, 1, 1), blocks=8, requests=2)
+    assert Watched(trace, {}, 8).run().finished == 3
+    assert orders == [[1, 2]]
+
+
+def test_a_last_token_fills_no_block() -> None:
+    """Twelve tokens, of which eleven are computed: two blocks can be evicted, and three are empty when `xyz` comes."""
+    assert run(trace_of(("ab", 0, 4, 0), ("xyz", 0, 1, 10), blocks=5)).evictions == 0
+    assert run(trace_of(("ab", 0, 5, 0), ("xyz", 0, 1, 10), blocks=5)).evictions == 1
 
 
 def test_no_more_requests_run_than_may() -> None:

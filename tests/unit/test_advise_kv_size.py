@@ -108,6 +108,8 @@ def test_the_numbers_are_plain_data(tmp_path: Path) -> None:
         ({}, {"block_size": 32}, "one KV cache group"),
         ({"external_tokens": 16}, {}, "KV connector"),
         ({"hit_tokens": 32}, {}, "is not this server"),
+        ({"drafted_tokens": 3}, {}, "speculative decoding"),
+        ({"allocated": 400}, {}, "several groups"),
         ({}, {"enable_prefix_caching": False}, "Prefix caching is off"),
         ({}, {"max_num_seqs": None}, "does not record"),
     ],
@@ -179,6 +181,19 @@ def test_blocks_whose_rows_are_gone_are_taken_for_one_prefix(tmp_path: Path) -> 
     assert {one["usable_blocks"]: one["hit_tokens"] for one in finding.numbers["sizes"]}[10] == HITS[10] - 2 * 64
 
 
+def test_requests_come_in_the_order_in_which_they_were_queued(tmp_path: Path) -> None:
+    """The fifth was admitted before the sixth and queued after it, as where vLLM passes over a request."""
+    session = SessionBuilder(tmp_path)
+    core = session.process("EngineCore", engine_config={**kv_world.CONFIG, "num_gpu_blocks": 6})
+    kv_world.add_engine(core, 5)
+    core.rows(requests.IN_ENGINE, kv_world.served(4, queued_ns=at(16.5), request="late"))
+    core.rows(lookups.LOOKUPS, kv_world.look_up(4, 5, lookup=REQUESTS + 1, request="late"))
+    trace = predict(opened(session)).engines[0].trace
+    assert trace is not None and len(trace.asked) == REQUESTS + 1
+    assert [one.queued_ns for one in trace.asked] == sorted(one.queued_ns for one in trace.asked)
+    assert trace.asked[7].queued_ns == at(16.5)
+
+
 # -- two engines --------------------------------------------------------------------------------------------------------
 
 
@@ -241,17 +256,16 @@ def test_between_replayed_sizes() -> None:
 
 
 def test_use_is_weighted_by_time(tmp_path: Path) -> None:
-    """Nine steps in ten hold one block of ten for 0.1 s, every tenth nine of them."""
+    """Nine steps in ten hold one block of ten for 0.1 s, every tenth holds nine for 0.9 s; the first has no beginning."""
     session = SessionBuilder(tmp_path)
     core = session.process("EngineCore", engine_config=kv_world.CONFIG)
-    rows = (kv_world.step(place, 10, step_peak=9 if place % 10 == 9 else 1) for place in range(60))
-    core.rows(kv_world.BOTH, *rows)
-    finding = found(session, "kv_cache_size.use")
-    numbers = finding.numbers
-    assert (numbers["peak_share"], numbers["p50_share"], numbers["p95_share"]) == (0.9, 0.1, 0.9)
-    assert numbers["mean_share"] == pytest.approx((53 * 0.1 + 6 * 0.9) / 59)
-    assert numbers["nearly_full_share_of_time"] == pytest.approx(6 / 59)
-    assert numbers["seconds_in_use"] == pytest.approx(5.9)
+    long = {"step_peak": 9, "no_requests_ns": 100_000_000}
+    core.rows(kv_world.BOTH, *(kv_world.step(n, 10, **(long if n % 10 == 9 else {"step_peak": 1})) for n in range(60)))
+    numbers = found(session, "kv_cache_size.use").numbers
+    assert (numbers["peak_share"], numbers["p50_share"], numbers["p95_share"]) == (0.9, 0.9, 0.9)
+    assert numbers["mean_share"] == pytest.approx((5.3 * 0.1 + 5.4 * 0.9) / 10.7)
+    assert numbers["nearly_full_share_of_time"] == pytest.approx(5.4 / 10.7)
+    assert numbers["seconds_in_use"] == pytest.approx(10.7)
 
 
 def preempting(tmp_path: Path, **more: Any) -> SessionBuilder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,27 @@ def test_a_long_session_is_thinned_and_says_how(tmp_path: Path) -> None:
             assert sum(len(rows) for rows in found.chart.to_dict()["datasets"].values()) <= 2_000, name
     usage = draw(session, "kv_usage")
     assert isinstance(usage, Figure) and "Means over bins of" in usage.note
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "sessions"
+
+
+@pytest.mark.parametrize(
+    "world", ["cap_reached", "clock_step", "damaged", "everything", "hooks_off", "trimmed", "two_engines"]
+)
+def test_odd_worlds_are_drawn_or_told(world: str, tmp_path: Path) -> None:
+    if not (GOLDEN / world).is_dir():
+        pytest.skip("the folder of golden sessions is not there")
+    shutil.copytree(GOLDEN / world, tmp_path / world)
+    opened = profilemate.open(tmp_path / world)
+    found = {name: draw(opened, name) for name in BY_NAME}
+    reasons = {name: one.reason for name, one in found.items() if isinstance(one, NoFigure)}
+    assert not [reason for reason in reasons.values() if "fault of" in reason]
+    if world == "trimmed":
+        assert "under its cap" in reasons["graph_ladder"] and "kv_usage_percent" not in reasons
+    if world == "hooks_off":
+        assert "hooks that were not in place: kv_cache_manager." in reasons["kv_usage"]
+    if world == "damaged":
+        assert reasons["kv_eviction_ages"] == "119 blocks were evicted, and no row tells of them"
+    if world == "two_engines":
+        assert isinstance(found["kv_usage_by_engine"], Figure)

@@ -118,8 +118,8 @@ def test_a_short_line_is_drawn_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (2.5e-7, "0.25 us"), (0.00025, "0.25 ms"), (0.0032, "3.2 ms"), (0.5, "0.5 s"), (99.9, "99.9 s"), (150, "2.5 min"),
-     (5_400, "90 min"), (9_000, "2.5 h"), (1_000_000, "278 h")],
+    [(0, "0 s"), (2.5e-7, "0.25 us"), (0.00025, "0.25 ms"), (0.0032, "3.2 ms"), (0.5, "0.5 s"), (99.9, "99.9 s"),
+     (150, "2.5 min"), (5_400, "90 min"), (9_000, "2.5 h"), (1_000_000, "278 h")],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

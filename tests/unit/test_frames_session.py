@@ -24,6 +24,7 @@ from profilemate.schema.probe_tables import GAPS
 from profilemate.session import stream, views
 from profilemate.session.errors import SessionError
 from profilemate.trackers import NAMES
+from profilemate.trackers.engine_steps import events as engine_steps
 from profilemate.trackers.kv_cache import events as kv
 from profilemate.trackers.prefix_lookups import events as lookups
 from profilemate.trackers.view import view_of
@@ -81,6 +82,13 @@ def test_an_engine_whose_steps_are_gone_is_known_by_another_stream(session: Sess
         kv.USAGE, {"time_ns": at(2), "engine": 0, "kind": "peak", "in_use": 3, "total_blocks": 9}
     )
     assert open_session(session.path).engines.select("stream", "began_sec").rows() == [("kv_usage", 2.0)]
+
+
+def test_an_engine_without_any_row_that_tells_has_no_number(session: SessionBuilder) -> None:
+    session.process("EngineCore").rows(engine_steps.TOTALS, {"time_ns": at(2), "engine": 0, "through_step": 1})
+    assert open_session(session.path).table("engine_step_totals").select("engine", "engine_number").rows() == [
+        (0, None)
+    ]
 
 
 def test_the_number_is_found_without_the_slow_reader(session: SessionBuilder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,10 +233,10 @@ def engine_record(engine: Engine) -> dict[str, Any]:
         "usable_blocks": engine.limits.usable_blocks,
         "block_size": engine.limits.block_size,
         "asked_tokens": engine.outcomes[NOW].asked_tokens,
-        "replayed": [
+        "replayed": sorted(
             [one.most_filled if factor == UNLIMITED else one.usable_blocks, one.hit_rate, one.preemptions]
-            for factor, one in sorted(engine.outcomes.items())
-        ],
+            for factor, one in engine.outcomes.items()
+        ),
         "lru": lru_points(engine.curve, engine.limits.usable_blocks),
         "lru_is_exact": engine.curve.is_exact,
         "lru_error": engine.curve.error(engine.limits.usable_blocks),

@@ -38,7 +38,7 @@ ONE_GROUP = 1.25
 MOST_INCOMPLETE = 0.05
 LRU_POINTS = 24
 
-COUNTERS = ("query_tokens", "hit_tokens", "evicted", "preemptions", "allocated", "resets")
+COUNTERS = ("query_tokens", "hit_tokens", "evicted", "preemptions", "allocated")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Recorded:
     evicted: int = 0
     preemptions: int = 0
     allocated: int = 0
-    resets: int = 0
+    drafted_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _engine(session: Session, span: EngineSpan) -> Engine:
         return Engine(span, recorded, limits, why_not=why)
     curve = miss_ratio_curve(trace)
     trace = first_part(trace, MOST_REPLAYED_USES)
-    why = _unfit(trace, session, span)
+    why = _unfit(trace, recorded)
     if why:
         return Engine(span, recorded, limits, trace, curve, why_not=why)
     outcomes = _outcomes(trace)
@@ -159,7 +159,7 @@ def _outcomes(trace: Trace) -> dict[float, Outcome]:
     return {factor: replay(trace, continued, blocks) for factor, blocks in sizes.items() if blocks > 0}
 
 
-def _unfit(trace: Trace, session: Session, span: EngineSpan) -> str:
+def _unfit(trace: Trace, recorded: Recorded) -> str:
     """Why a replay would not be this server."""
     left, count = trace.left, len(trace.asked)
     if left.other_blocks:
@@ -174,6 +174,8 @@ def _unfit(trace: Trace, session: Session, span: EngineSpan) -> str:
         return "Requests have priorities, by which the replay does not schedule."
     if left.external_tokens:
         return "A KV connector brings blocks, which the replay does not model."
+    if recorded.drafted_tokens:
+        return "The server drafts tokens (speculative decoding), which the replay does not model."
     if not trace.clock.starts_ns:
         return "The engine's steps were not recorded (tracker engine_steps)."
     return ""
@@ -187,7 +189,7 @@ def _unlike(engine: Engine) -> str:
     if is_whole and recorded.allocated > ONE_GROUP * outcome.taken:
         return (
             f"vLLM gave out {recorded.allocated:,} blocks where one KV cache group needs {outcome.taken:,}: the model has "
-            "several groups, or drafts, which the replay does not model."
+            "several groups, which the replay does not model."
         )
     if abs(outcome.hit_rate - engine.replayed_rate) > TOLERANCE:
         return (
@@ -198,10 +200,10 @@ def _unlike(engine: Engine) -> str:
 
 
 def read_counters(session: Session, span: EngineSpan) -> Recorded:
-    """The last row of the cumulative columns; 0 where the tracker kv_cache was off."""
-    rows = engine_steps(session, span, *COUNTERS)
+    """The last row of the cumulative columns, and a sum; 0 where their tracker was off."""
+    rows = engine_steps(session, span, *COUNTERS, "drafted_tokens")
     found: dict[str, Any] = {name: rows[name].max() or 0 for name in COUNTERS}
-    return Recorded(**found)
+    return Recorded(**found, drafted_tokens=int(rows["drafted_tokens"].sum()))
 
 
 def hit_rate_between(sizes: list[tuple[int, float]], blocks: int) -> tuple[float, float, float]:

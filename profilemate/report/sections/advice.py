@@ -13,10 +13,12 @@ OPEN = (ACT,)
 
 def build(source: Source) -> Part:
     """All findings, as `profilemate advise` gives them."""
+    from profilemate.advise.run import has_failed
     from profilemate.advise.text import WORDS, counted
 
     extra = {"findings": source.findings, "words": WORDS, "open": OPEN}
-    return Part(lead=(f"{counted(source.findings)}.",), extra=extra)
+    failed = tuple(f"{finding.title}: {finding.says}" for finding in source.findings if has_failed(finding))
+    return Part(lead=(f"{counted(source.findings)}.",), extra=extra, faults=failed)
 
 
 SECTION = Section("advice", "Advice", SERVER, build, template="advice.html")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from profilemate.report.model import Column, Grid, Number, Numbers, Part
-from profilemate.report.numbers import count, in_time_unit, is_number, percent, significant
+from profilemate.report.numbers import count, in_time_unit, is_number, significant
 from profilemate.report.sections.section import SESSION, Section
 from profilemate.report.source import Source
 from profilemate.session.records import items_of, table_of, text
@@ -116,7 +116,7 @@ def _costliest(source: Source) -> Grid:
             _count(hook.get("calls")),
             _count(hook.get("timed_calls")),
             significant(1e3 * hook["seconds"]),
-            percent("", hook["seconds"] / cost["run_seconds"]).value if cost.get("run_seconds") else "",
+            significant(100 * hook["seconds"] / cost["run_seconds"], 2) if cost.get("run_seconds") else "",
         )
         for cost, hook in rows[:COSTLIEST_HOOKS]
     )
