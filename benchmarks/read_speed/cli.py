@@ -71,7 +71,7 @@ def _compare(table: str, rows: int, options: argparse.Namespace) -> list[dict[st
         measured: dict[str, list[dict[str, Any]]] = {}
         for _ in range(options.repeats):
             for reader in options.readers:
-                count = min(rows, options.slow_rows) if reader == "session.stream" else rows
+                count = min(rows, options.slow_rows) if reader == "pure Python" else rows
                 if reader == "pandas.read_csv" and count > WHOLE_FILE_ROWS:
                     continue
                 _warm(sessions[count])

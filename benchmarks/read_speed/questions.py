@@ -120,7 +120,7 @@ READERS: dict[str, Callable[[Path, str], Answer]] = {
     "pandas.read_csv, usecols": pandas_columns,
     "pandas.read_csv": pandas_whole,
     "DuckDB read_csv": duckdb,
-    "session.stream": pure_python,
+    "pure Python": pure_python,
 }
-MODULES = {"profilemate.open": "polars", "DuckDB read_csv": "duckdb", "session.stream": "json"}
+MODULES = {"profilemate.open": "polars", "DuckDB read_csv": "duckdb", "pure Python": "json"}
 """What is imported before the clock starts; pandas for the others."""

@@ -114,7 +114,7 @@ def _is_certain(estimate: Estimate) -> bool:
 def _shown(change: Change, on_log: bool, difference: float) -> float:
     if on_log:
         return math.expm1(difference)
-    return difference if change.in_points else difference / abs(change.before.value or 1.0)
+    return difference if change.in_points else max(-1.0, difference / abs(change.before.value or 1.0))
 
 
 def judged(changes: Sequence[Change], least: float = LEAST_CHANGE) -> list[Change]:

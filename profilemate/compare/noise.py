@@ -3,7 +3,8 @@
 A served request is slow when its neighbours are, so rows are no independent samples. The session's steady part is cut into
 equal slices; the long-run variance of a slice is estimated from the lowest cosine weights of the series of slices (equal-
 weighted cosine estimator), and the error has Student's distribution with as many degrees of freedom as there are cosines:
-Lazarus, Lewis, Stock, Watson, "HAR Inference: Recommendations for Practice", J. Business & Economic Statistics 36 (2018).
+Lazarus, Lewis, Stock, Watson, "HAR Inference: Recommendations for Practice", J. Business & Economic Statistics 36 (2018). Where
+a first-order autoregression (Andrews, Econometrica 59 (1991)) gives a larger variance, that is taken.
 A quantile's error is that of the share of rows below it, carried back through the rows (Woodruff, J. American Statistical
 Association 47 (1952)), so that no density is estimated and a heavy tail does no harm.
 """

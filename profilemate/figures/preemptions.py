@@ -33,7 +33,7 @@ def _preempted(session: Session) -> list[Preemption]:
     if not found:
         counted = sum(life.preemptions for life in lives)
         if counted:
-            raise Missing(f"vLLM counted {counted:,} preemptions, and no row tells of them")
+            raise Missing(f"preemptions that vLLM counted: {counted:,}; no row tells of them")
         raise nothing(session, f"none of the {len(lives):,} requests was preempted", events.PREEMPTIONS)
     return found
 

@@ -125,8 +125,10 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, whole_page: Path) -> 
         for plot in found.plots():
             box = plot.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= report_pages.PHONE
-            inside = plot.query_selector("svg, canvas").bounding_box()
-            assert inside["width"] <= box["width"] + 1, plot.get_attribute("data-spec")
+            inside = plot.query_selector("svg, canvas")
+            assert inside.bounding_box()["width"] <= box["width"] + 1, plot.get_attribute("data-spec")
+            drawn = float(inside.get_attribute("width"))
+            assert drawn <= box["width"] + 1, f"{plot.get_attribute('data-spec')} is shrunk, not drawn for this width"
 
 
 def test_figures_follow_the_window(browser: Any, whole_page: Path) -> None:

@@ -102,13 +102,14 @@ def pass_rows(random_: random.Random, ran: list[dict[str, Any]]) -> list[dict[st
         size = next((size for size in SIZES if size >= tokens), None)
         mode = "NONE" if size is None else "FULL" if not context and size <= 16 else "PIECEWISE"
         phase = "decode" if not context else "prefill" if context == row["step_requests"] else "mixed"
+        fault = "not_replayed" if mode != "NONE" and number % 29 == 0 else ""
         rows.append(
             {
                 "time_ns": row["time_ns"] - row["blocked_ns"], "step": number, "forward": number, "runtime_mode": mode,
                 "host_ns": random_.randrange(100_000, 9_000_000), "clock": "monotonic", "num_tokens": size or tokens,
                 "num_reqs": size if mode == "FULL" else None, "uniform": mode == "FULL", "has_lora": False,
                 "num_active_loras": 0, "unpadded_tokens": tokens, "unpadded_reqs": row["step_requests"],
-                "graphs": 0 if mode == "NONE" else 1 if mode == "FULL" else 5, "fault": "", "phase": phase,
+                "graphs": 0 if mode == "NONE" or fault else 1 if mode == "FULL" else 5, "fault": fault, "phase": phase,
                 "requests": row["step_requests"], "tokens": tokens, "context_requests": context,
                 "context_tokens": row["context_tokens"], "execute_ns": 1, "sample_ns": 1,
             }

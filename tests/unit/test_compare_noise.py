@@ -124,8 +124,8 @@ PAIRS = 24
 
 @pytest.fixture(scope="module")
 def alike() -> list[Comparison]:
-    """Pairs of the same server, of unequal length."""
-    return [comparison(MadeUp(2 * n, 240), MadeUp(2 * n + 1, 200)) for n in range(PAIRS)]
+    """Pairs of the same server, of unequal length, whose load hangs together for longer than a time slice."""
+    return [comparison(MadeUp(2 * n, 240, memory=5), MadeUp(2 * n + 1, 200, memory=5)) for n in range(PAIRS)]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_two_runs_of_the_same_server_are_told_apart_no_more_often_than_promised(
 def test_the_same_server_is_nearly_always_told_the_same(alike: list[Comparison]) -> None:
     """Not because nothing is told at all."""
     told = [change.verdict for result in alike for change in result.changes[0] if change.before.value is not None]
-    assert told.count("same") > 0.8 * len(told)
+    assert told.count("same") > 0.6 * len(told)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say(alike: list[Comparison]) -> None:

@@ -178,6 +178,15 @@ def test_odd_worlds_are_drawn_or_told(world: str, tmp_path: Path) -> None:
     found = {name: draw(opened, name) for name in BY_NAME}
     reasons = {name: one.reason for name, one in found.items() if isinstance(one, NoFigure)}
     assert not [reason for reason in reasons.values() if "fault of" in reason]
+    if world == "everything":
+        phases = opened.metadata["summary"]["bandwidth"]["phases"]
+        for name, key in (("memory_bandwidth", "read_gb_per_sec"), ("compute_rate", "tflop_per_sec")):
+            (data,) = found[name].chart.to_dict()["datasets"].values()
+            for phase, told in phases.items():
+                mine = [row for row in data if row["kind"] == phase]
+                assert sum(row["passes"] for row in mine) == told["timed_passes"]
+                seconds = sum(row["seconds"] for row in mine)
+                assert sum(row["rate"] * row["seconds"] for row in mine) / seconds == pytest.approx(told[key], rel=1e-3)
     if world == "trimmed":
         assert "under its cap" in reasons["graph_ladder"] and "kv_usage_percent" not in reasons
     if world == "hooks_off":

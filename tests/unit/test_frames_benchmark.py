@@ -17,7 +17,7 @@ from profilemate.trackers.engine_steps import events as engine_steps
 from profilemate.trackers.kv_cache import events as kv
 
 FOLDER = environment.ROOT / "benchmarks" / "read_speed"
-READERS = ["profilemate.open", "pandas.read_csv, usecols", "pandas.read_csv", "DuckDB read_csv", "session.stream"]
+READERS = ["profilemate.open", "pandas.read_csv, usecols", "pandas.read_csv", "DuckDB read_csv", "pure Python"]
 
 
 def run(*arguments: str) -> str:

@@ -19,6 +19,7 @@ from profilemate.schema.table import Field, Table
 from profilemate.session import stream
 from profilemate.session.session import Session as StreamSession
 from profilemate.trackers.cuda_graphs import events as graphs
+from profilemate.trackers.encoder_decoder import events as encoder
 from profilemate.trackers.engine_steps import events as engine_steps
 from profilemate.trackers.forward_passes import events as passes
 from profilemate.trackers.kv_cache import events as kv
@@ -158,11 +159,12 @@ def test_a_single_odd_cell_in_a_large_block(
 
 
 @pytest.mark.parametrize("rows", [b"\xef\xbb\xbf1,2\n3,4\n", b" ,2\n3,4\n", b"\t,2\n3,4\n", b"\x1f\x8b,2\n3,4\n"])
-def test_an_odd_beginning_of_a_block(session: SessionBuilder, rows: bytes) -> None:
-    session.process("Worker").raw("forward_latencies.csv", b"forward,device_ns\n" + rows)
-    found = by_scan(session, passes.LATENCIES, passes.LATENCIES.columns)
+@pytest.mark.parametrize("table", [passes.LATENCIES, encoder.LATENCIES], ids=lambda table: table.name)
+def test_an_odd_beginning_of_a_block(session: SessionBuilder, table: Table, rows: bytes) -> None:
+    session.process("Worker").raw(f"{table.name}.csv", table.header.encode() + rows)
+    found = by_scan(session, table, table.columns)
     assert found == ([(3, 4)], [(stream.MALFORMED, 1)])
-    assert found == by_stream(session, passes.LATENCIES, passes.LATENCIES.columns)
+    assert found == by_stream(session, table, table.columns)
 
 
 @pytest.mark.parametrize("rows", [b"1\n\n2\n", b"\n\n", b"\n1\n", b"1\n2\n\n", b"1\n,\n"])

@@ -77,6 +77,12 @@ def test_the_number_of_an_engine_in_every_stream(session: SessionBuilder) -> Non
     assert steps["time_sec"].to_list() == [2.5]
 
 
+def test_an_engine_whose_rows_lie_in_several_files(session: SessionBuilder) -> None:
+    engine = add_steps(session, 0, (5, 0), (6, 0))
+    engine.rows(kv.STEPS, step(1, 1, 5), step(2, 2, 5), segment=1).rows(kv.STEPS, step(3, 3, 5), segment=2)
+    assert open_session(session.path).engines.select("began_sec", "ended_sec").rows() == [(1.0, 6.0)]
+
+
 def test_an_engine_whose_steps_are_gone_is_known_by_another_stream(session: SessionBuilder) -> None:
     session.process("EngineCore").rows(
         kv.USAGE, {"time_ns": at(2), "engine": 0, "kind": "peak", "in_use": 3, "total_blocks": 9}

@@ -157,7 +157,7 @@ def test_an_empty_session_and_no_session(
     session: SessionBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plot", str(session.path), "--what", "kv_usage", "-o", str(tmp_path / "a.png")]) == 2
-    assert capsys.readouterr().err == "profilemate: no kv_usage: no engine step was recorded\n"
+    assert capsys.readouterr().err == "profilemate: no kv_usage: the KV cache tracker recorded no engine step\n"
     assert not (tmp_path / "a.png").exists()
     assert main(["plot", str(tmp_path / "nowhere"), "--what", "kv_usage"]) == 2
     assert "there is no session at" in capsys.readouterr().err

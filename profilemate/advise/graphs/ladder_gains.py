@@ -28,6 +28,7 @@ class Ranges:
 
 
 def ranges_of(data: GraphData, model: CostModel, found: Plan) -> Ranges:
+    """Draws over the session's stretches under the advised ladder, widened by what it does out of sample."""
     setup, batches = data.setup, data.batches
     blocks = recount.under(batches, found.advised.ladder, found.reach)
     elsewhere = _out_of_sample(setup, batches, model)
@@ -63,6 +64,7 @@ def _out_of_sample(setup: Setup, batches: Batches, model: CostModel) -> recount.
 
 
 def gains_of(model: CostModel, found: Plan, ranges: Ranges) -> tuple[Gain, ...]:
+    """Two exact counts, two shares, and device time where times decide."""
     now, then = found.present, found.advised
     varied = (
         f"95 % over {recount.REPLICATES} draws of {BLOCKS} stretches of the session, and the ladder fitted to one half "

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def numbers_of(data: GraphData, model: CostModel, found: Plan, ranges: Ranges) -> dict[str, Any]:
+    """`numbers` of capture_sizes.ladder; docs/advice-cuda-graphs.md explains them."""
     setup, batches = data.setup, data.batches
     return {
         "present": _choice(found.present), "advised": _choice(found.advised), "best_within_budget": _choice(found.best),
