@@ -33,6 +33,8 @@ WIDE = 104
 """From so many columns on there is room for the interval and p."""
 
 WIDEST_SETTING = 60
+TITLE_WIDTH, VALUE_WIDTH, SESSION_WIDTH, GRAPH_WIDTH, RUNG_WIDTH = 32, 13, 35, 16, 20
+"""Columns that titles, a value, a later session's value with change and verdict, a graph's name and its use need at most."""
 
 
 def print_comparison(
@@ -110,21 +112,31 @@ class _Printer:
             self.say("  With another load, a change of latency or throughput is not about the settings alone.")
 
     def numbers(self) -> None:
-        """One table, by group."""
+        """One table by group; several where the terminal has no room for all sessions side by side."""
         self.heading("Numbers")
+        later = list(range(len(self.sides) - 1))
+        for places in chunks(later, (self.console.width - TITLE_WIDTH - VALUE_WIDTH) // SESSION_WIDTH):
+            self._numbers_of(places)
+        note = f"Of the steady part of each session, in {SLICES} time slices."
+        if self.is_wide:
+            note += " p is adjusted for all numbers; the interval is each number's own."
+        self.say(note, "dim")
+
+    def _numbers_of(self, places: Sequence[int]) -> None:
+        """The baseline and some later sessions."""
         table = self.table()
         table.add_column("")
         table.add_column(self.sides[0].label, justify="right", no_wrap=True)
-        for side in self.sides[1:]:
-            table.add_column(side.label, justify="right", no_wrap=True)
+        for place in places:
+            table.add_column(self.sides[place + 1].label, justify="right", no_wrap=True)
             table.add_column("change", justify="right", no_wrap=True)
             if self.is_wide:
                 table.add_column("95 %", justify="right", no_wrap=True)
                 table.add_column("p", justify="right", no_wrap=True)
             table.add_column("", no_wrap=True)
         group = ""
-        for place, number in enumerate(NUMBERS):
-            changes = [some[place] for some in self.comparison.changes]
+        for row, number in enumerate(NUMBERS):
+            changes = [self.comparison.changes[place][row] for place in places]
             if not any(is_there(change) for change in changes):
                 continue
             if number.group != group:
@@ -132,11 +144,6 @@ class _Printer:
                 table.add_row(load("rich.text").Text(group, style="bold"))
             table.add_row(number.title, value_text(number, changes[0].before.value), *self._cells(changes))
         self.show(table)
-        self.say(
-            f"Of the steady part of each session, in {SLICES} time slices. p is adjusted for all numbers; the interval "
-            "is each number's own." if self.is_wide else f"Of the steady part of each session, in {SLICES} time slices.",
-            "dim",
-        )  # fmt: skip
 
     def _cells(self, changes: Sequence[Change]) -> Iterator[Any]:
         text = load("rich.text").Text
@@ -155,29 +162,35 @@ class _Printer:
         if not steps:
             return
         self.heading("Graphs: passes that replayed them (captured but never replayed: 0; not captured: -)")
-        table = self.table()
-        table.add_column("graph")
-        for side in self.sides:
-            table.add_column(side.label, justify="right")
-            table.add_column("of passes", justify="right")
-        for step in steps:
-            cells = []
-            for rung in step.rungs:
-                cells += [NONE, ""] if rung is None else [f"{rung.replays:,}", f"{100 * rung.share:.1f} %"]
-            table.add_row(f"{step.mode} {step.size}", *cells)
-        self.show(table)
+        for places in chunks(range(len(self.sides)), (self.console.width - GRAPH_WIDTH) // RUNG_WIDTH):
+            table = self.table()
+            table.add_column("graph")
+            for place in places:
+                table.add_column(self.sides[place].label, justify="right")
+                table.add_column("of passes", justify="right")
+            for step in steps:
+                rungs = [step.rungs[place] for place in places]
+                cells = [
+                    word
+                    for rung in rungs
+                    for word in ((NONE, "") if rung is None else (f"{rung.replays:,}", f"{100 * rung.share:.1f} %"))
+                ]
+                table.add_row(f"{step.mode} {step.size}", *cells)
+            self.show(table)
 
     def totals(self) -> None:
+        """Exact counts."""
         self.heading("Totals of the whole sessions")
-        table = self.table()
-        table.add_column("")
-        for side in self.sides:
-            table.add_column(side.label, justify="right")
-        for n, total in enumerate(self.sides[0].totals):
-            values = [side.totals[n].value for side in self.sides]
-            if any(values):
-                table.add_row(total.title, *(NONE if one is None else f"{one:,}" for one in values))
-        self.show(table)
+        for places in chunks(range(len(self.sides)), (self.console.width - TITLE_WIDTH) // VALUE_WIDTH):
+            table = self.table()
+            table.add_column("")
+            for place in places:
+                table.add_column(self.sides[place].label, justify="right")
+            for n, total in enumerate(self.sides[0].totals):
+                values = [self.sides[place].totals[n].value for place in places]
+                if any(values):
+                    table.add_row(total.title, *(NONE if one is None else f"{one:,}" for one in values))
+            self.show(table)
 
     def reasons(self) -> None:
         """Why nothing can be told of some numbers."""
@@ -192,6 +205,13 @@ class _Printer:
             self.heading("Conditions")
         for outcome in outcomes:
             self.say(f"  {outcome.says}", "bold red" if outcome.state == HOLDS else "")
+
+
+def chunks(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """At most so many at a time, one at least."""
+    size = max(1, size)
+    for begin in range(0, len(places), size):
+        yield places[begin : begin + size]
 
 
 def is_there(change: Change) -> bool:

@@ -252,11 +252,16 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_text_fits_and_pipes_plainly(folders: dict[str, Path]) -> None:
-    done = run(str(folders["a"]), str(folders["slow"]))
+    done = run(str(folders["a"]), str(folders["slow"]), str(folders["same"]))
     assert done.returncode == 0 and done.stderr == ""
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\x1b" not in done.stdout and done.stdout.isascii()
-    assert "max_num_seqs  16  8" in done.stdout
+    assert "max_num_seqs  16  8  16" in done.stdout
+    titles = [line for line in done.stdout.splitlines() if line.startswith("time per output token, p50 ")]
+    assert [line.rstrip().endswith(word) for line, word in zip(titles, ("worse", "within noise"), strict=True)] == [
+        True,
+        True,
+    ]
     assert any(line.startswith("  worse    time per output token, p50: 5") for line in done.stdout.splitlines())
     assert "FULL 16" in done.stdout and "FULL 64" not in done.stdout
 
