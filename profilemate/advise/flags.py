@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profilemate.advise.finding import Finding
-    from profilemate.session.session import Session
 
 CONFIG_KEYS = {
     "--max-model-len": "max_model_len",
@@ -45,12 +44,6 @@ class Setting:
     flag: str
     value: Any
     key: str
-
-
-def config_of(session: Session) -> Mapping[str, Any]:
-    """VLLM's configuration of the first engine core, else of the first process that has one."""
-    processes = [*session.with_role("EngineCore"), *session.processes]
-    return next((process.engine_config for process in processes if process.engine_config), {})
 
 
 def settings(flags: Sequence[str]) -> list[Setting]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from profilemate.advise import flags, run
 from profilemate.advise.finding import Finding, Verdict
 from profilemate.session.errors import SessionError
+from profilemate.session.views import engine_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,13 +88,13 @@ def _differences(finding: Finding, after: Session) -> list[str]:
         return list(module.differences(finding, after))
     if not finding.flags:
         return ["it advises no flag, so there is nothing to run with"]
-    return flags.differences(finding, flags.config_of(after))
+    return flags.differences(finding, engine_config(after))
 
 
 def _also_changed(before: Session, after: Session, applied: Sequence[Finding]) -> dict[str, tuple[Any, Any]]:
     advised = {one.key for finding in applied for one in flags.settings(finding.flags)}
     advised |= {key for key, causes in flags.DERIVED.items() if advised & set(causes)}
-    differ = flags.changes(flags.config_of(before), flags.config_of(after))
+    differ = flags.changes(engine_config(before), engine_config(after))
     return {key: pair for key, pair in differ.items() if key not in advised}
 
 

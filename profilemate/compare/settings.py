@@ -12,6 +12,7 @@ from profilemate.session.records import text
 
 if TYPE_CHECKING:
     from profilemate.session.session import Session
+from profilemate.session.views import engine_config
 
 OF_THE_RUN = frozenset({"directory", "warnings"})
 """Settings of ProfileMate that say where, not how."""
@@ -39,7 +40,7 @@ AREAS = ("vLLM", "versions", "processes", "machine", "ProfileMate")
 
 def _settings(session: Session) -> Iterator[tuple[tuple[str, str], str]]:
     """Areas, names and values of one session."""
-    for name, value in _flat(_engine_config(session)):
+    for name, value in _flat(engine_config(session)):
         yield ("vLLM", name), value
     for process in reversed(session.processes):
         for name, value in process.versions.items():
@@ -53,12 +54,6 @@ def _settings(session: Session) -> Iterator[tuple[tuple[str, str], str]]:
     for name, value in _flat(session.info.settings):
         if name.split(".")[0] not in OF_THE_RUN:
             yield ("ProfileMate", name), value
-
-
-def _engine_config(session: Session) -> Mapping[str, Any]:
-    """Of the first engine core that has one, else of the first process that has."""
-    processes = [*session.with_role("EngineCore"), *session.processes]
-    return next((process.engine_config for process in processes if process.engine_config), {})
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

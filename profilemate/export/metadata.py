@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from profilemate.export.analysis import Analysis
-from profilemate.export.notes import engine_config
 from profilemate.export.record import summary_record
 from profilemate.schema import names
 from profilemate.session.health import ProcessHook
 from profilemate.session.records import ProcessInfo
+from profilemate.session.views import engine_config
 
 
 def metadata(analysis: Analysis, files: Mapping[str, int], notes: list[str], fingerprint: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def metadata(analysis: Analysis, files: Mapping[str, int], notes: list[str], fin
             "profilemate_version": info.profilemate_version,
         },
         "processes": [_process(process) for process in analysis.session.processes],
-        "engine_configuration": dict(engine_config(analysis)),
+        "engine_configuration": dict(engine_config(analysis.session)),
         "settings": dict(info.settings),
         "files": dict(files),
         "notes": notes,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from profilemate.export.analysis import Analysis
 from profilemate.session.health import SIZE_CAP
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
 from profilemate.session.stream import WRONG_HEADER
+from profilemate.session.views import engine_config
 from profilemate.trackers import BY_NAME
 from profilemate.trackers.view import CsvFile, tables_of
 
@@ -54,15 +55,8 @@ LEFT_OUT = (WRONG_HEADER, "cannot be read", "not a plain file")
 
 
 def _configured(analysis: Analysis, file: CsvFile) -> str:
-    because = file.because(engine_config(analysis))
+    because = file.because(engine_config(analysis.session))
     return f"{file.nothing_happened} ({because})" if because else file.nothing_happened
-
-
-def engine_config(analysis: Analysis) -> Mapping[str, object]:
-    """The configuration of the first engine core, else of the first worker, else of the first process that has one."""
-    session = analysis.session
-    processes = [*session.with_role("EngineCore"), *session.with_role("Worker"), *session.processes]
-    return next((process.engine_config for process in processes if process.engine_config), {})
 
 
 def warning_notes(processes: Sequence[ProcessInfo]) -> list[str]:

@@ -15,14 +15,14 @@ from profilemate.figures.columns import least, most
 from profilemate.figures.passes import FULL, PIECEWISE, captured, counted
 from profilemate.figures.source import Drawn, notes, nothing
 from profilemate.figures.style import kinds
-from profilemate.session.views import graph_workers
+from profilemate.schema.names import ASKED_SIZES
+from profilemate.session.views import engine_config, graph_workers
 from profilemate.trackers.cuda_graphs import events
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
 
 SIZES = "cudagraph_capture_sizes"
-ASKED = "asked_cudagraph_capture_sizes"
 CONFIGURED, EFFECTIVE = "configured", "in effect"
 REPLAYED, NEVER, SET = "replayed", "captured, never replayed", "in the configuration"
 STATES = kinds((SET, "grey"), ("captured", "orange"), (REPLAYED, "blue"), (NEVER, "vermilion"))
@@ -66,9 +66,8 @@ def graph_ladder(session: Session) -> Drawn:
 
 def _configured(session: Session) -> tuple[list[int], list[int]]:
     """Sizes by the front end's configuration (or as they were asked, where that is recorded) and by the workers'."""
-    processes = [*session.with_role("EngineCore"), *session.processes]
-    first = next((process.engine_config for process in processes if process.engine_config), {})
-    asked = first.get(ASKED) or first.get(SIZES)
+    on_command_line = (process.engine_config.get(ASKED_SIZES) for process in session.processes)
+    asked = next(filter(None, on_command_line), None) or engine_config(session).get(SIZES)
     of_workers = (worker.process.engine_config.get(SIZES) for worker in graph_workers(session))
     effective = next((sizes for sizes in of_workers if isinstance(sizes, list)), None)
     return _numbers(asked), _numbers(effective if effective is not None else asked)
@@ -119,6 +118,6 @@ def _says(
 
 
 def _note(session: Session) -> str:
-    is_told = any(ASKED in process.engine_config for process in session.processes)
+    is_told = any(ASKED_SIZES in process.engine_config for process in session.processes)
     told = "" if is_told else "What the command line asked for is not recorded apart from vLLM's configuration."
     return notes("A larger circle stands for more forward passes.", told)

@@ -34,6 +34,12 @@ def _counted(session: Session) -> MoeSummary:
     return moe
 
 
+def _never(never: int, experts: int) -> str:
+    if not never:
+        return f"each of the {experts:,} experts was chosen"
+    return f"{never:,} of {experts:,} experts {'was' if never == 1 else 'were'} never chosen"
+
+
 def moe_load(session: Session) -> Drawn:
     """Choices of each expert of each layer against an even share; neighbours are put together where there are many."""
     moe = _counted(session)
@@ -47,7 +53,7 @@ def moe_load(session: Session) -> Drawn:
     never = sum(1 for row in counts.values() for count in row if not count)
     says = (
         f"{len(counts)} layers of {experts} experts: the busiest expert of a layer had {busiest:.2f} times an even share "
-        f"(expert {expert} of layer {layer}); {never:,} of {sum(map(len, counts.values())):,} experts were never chosen."
+        f"(expert {expert} of layer {layer}); {_never(never, sum(map(len, counts.values())))}."
     )
     engines = len({total.source.engine for total in moe.counted})
     return Drawn(

@@ -11,7 +11,7 @@ from profilemate.figures import style
 from profilemate.figures.columns import most
 from profilemate.figures.source import Drawn, Missing, notes
 from profilemate.figures.style import kinds, present
-from profilemate.figures.words import duration, share
+from profilemate.figures.words import amount, duration, share
 from profilemate.session.health import read_health
 from profilemate.session.own_cost import HookCost, ProcessCost, read_own_cost
 
@@ -55,7 +55,7 @@ def own_cost_by_process(session: Session) -> Drawn:
     ).with_columns(pl.col("share", "spent_ms", "step_us").cast(pl.Float64).round_sig_figs(5))
     worst = max(costs, key=lambda cost: cost.share or 0)
     spent = sum(cost.spent_ns for cost in costs) / 1e9
-    says = f"ProfileMate's own code took {duration(spent)} in {len(costs)} processes, "
+    says = f"ProfileMate's own code took {duration(spent)} in {amount(len(costs), 'process', 'processes')}, "
     says += f"at most {share(worst.spent_ns, worst.run_ns)} of one ({worst.role})."
     chart = _bars(frame, "process", alt.X("share:Q", title="share of the process's time in ProfileMate's code (%)"))
     return Drawn(style.chart_of(chart, says, height=28 * len(costs) + 14), says, ESTIMATE)

@@ -27,6 +27,11 @@ def share(part: float, whole: float) -> str:
     return f"{100 * ratio:.1f} %"
 
 
+def amount(count: int, one: str, several: str) -> str:
+    """`1 process`, `2 processes`."""
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def listed(parts: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

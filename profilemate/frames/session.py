@@ -24,7 +24,7 @@ from profilemate.session.errors import SessionError
 from profilemate.session.find import find_session
 from profilemate.session.health import Health, read_health
 from profilemate.session.session import Session as StreamSession
-from profilemate.session.views import EngineSpan
+from profilemate.session.views import EngineSpan, engine_config
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,8 +155,7 @@ class Session(StreamSession):
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """Configuration of vLLM by allow-list, of the first engine."""
-        processes = [*self.with_role("EngineCore"), *self.processes]
-        return next((process.engine_config for process in processes if process.engine_config), {})
+        return engine_config(self)
 
     def missing(self, read_all: bool = True) -> list[str]:
         """Sentences about what is missing or damaged, or still running. All streams are read for it, unless told not to."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from profilemate.schema.table import Table
 from profilemate.session.records import ProcessInfo
@@ -33,6 +34,15 @@ class EngineSpan:
     last_ns: int
     table: str
     last_row: Row
+
+
+def engine_config(session: Session) -> Mapping[str, Any]:
+    """The configuration of the first engine core, else of the first worker, else of the first process that has one.
+
+    A front end's is last: it may hold no more than what was asked for on the command line.
+    """
+    processes = [*session.with_role("EngineCore"), *session.with_role("Worker"), *session.processes]
+    return next((process.engine_config for process in processes if process.engine_config), {})
 
 
 def graph_workers(session: Session, last_stage: bool = True) -> tuple[GraphWorker, ...]:

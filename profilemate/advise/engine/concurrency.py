@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.advise.enough import Need, absent, lost_rows, thin, unmet
 from profilemate.advise.finding import ACT, FINE, LOOK, Evidence, Finding, Gain, Verdict
-from profilemate.advise.flags import config_of
 from profilemate.advise.steps import TABLE, steps
 from profilemate.advise.weighted import mean, quantiles
+from profilemate.session.views import engine_config
 from profilemate.trackers.engine_steps.events import KV_SPACE, SEQUENCE_CAP
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def advise(session: Session) -> list[Finding]:
             absent(TOPIC, NAME, ABOUT, "No engine step with tokens was recorded; the tracker engine_steps has them.")
         ]
     seen = _read(frame)
-    cap = seen.cap or int(config_of(session).get("max_num_seqs") or 0)
+    cap = seen.cap or int(engine_config(session).get("max_num_seqs") or 0)
     if not cap:
         return [absent(TOPIC, NAME, ABOUT, "The session does not record max_num_seqs.")]
     says = f"{_text(seen, cap)}{lost_rows(session, TABLE)}"
@@ -222,7 +222,7 @@ def _roomy(seen: Concurrency, cap: int, says: str, evidence: tuple[Evidence, ...
 
 
 def _graphs_text(session: Session, advised: int) -> str:
-    sizes = config_of(session).get("cudagraph_capture_sizes")
+    sizes = engine_config(session).get("cudagraph_capture_sizes")
     largest = max((size for size in sizes if isinstance(size, int)), default=0) if isinstance(sizes, list) else 0
     if not largest or largest >= advised:
         return ""

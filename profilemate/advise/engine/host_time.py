@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profilemate.advise.enough import Need, lost_rows, thin, unmet
 from profilemate.advise.finding import ACT, FINE, LOOK, Evidence, Finding, Gain, Verdict
-from profilemate.advise.flags import config_of
 from profilemate.advise.steps import TABLE
 from profilemate.session.health import read_health
 from profilemate.session.own_cost import read_own_cost
+from profilemate.session.views import engine_config
 from profilemate.trackers.cpu_operations import analyze as cpu_operations
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def advise(session: Session, frame: pl.DataFrame) -> list[Finding]:
     need = Need("steps with tokens", spent.busy, STEPS_NEEDED)
     if unmet([need]):
         return [thin(TOPIC, NAME, ABOUT, [need], "", evidence)]
-    is_async = config_of(session).get("async_scheduling")
+    is_async = engine_config(session).get("async_scheduling")
     operations, rows = _operations_text(session)
     if rows:
         evidence.append(Evidence("cpu_operations", rows, "operations of the shown processes"))

@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profilemate.advise.flags import config_of
 from profilemate.session.records import items_of, number, table_of, text
-from profilemate.session.views import graph_workers
+from profilemate.session.views import engine_config, graph_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +61,7 @@ class Memory:
 
 def memory_of(session: Session) -> Memory:
     """Of the first engine core's configuration and the first worker's KV layers (tracker bandwidth)."""
-    config = config_of(session)
+    config = engine_config(session)
     workers = graph_workers(session)
     facts = workers[0].process.engine_config if workers else {}
     layers = [table_of(one) for one in items_of(facts.get("kv_layers"))]

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from profilemate.advise.flags import config_of
 from profilemate.advise.requests.ended import BY_THEMSELVES, ended_requests
 from profilemate.advise.weighted import quantiles
+from profilemate.session.views import engine_config
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -54,7 +54,7 @@ def read_lengths(session: Session) -> Lengths:
     """Lengths of all that ended; 0 for a setting that was not recorded."""
     import polars
 
-    config = config_of(session)
+    config = engine_config(session)
     seen, table = ended_requests(session)
     limit, block_size = _whole(config.get("max_model_len")), _whole(config.get("block_size"))
     frame = seen.with_columns(whole=polars.col("prompt_tokens") + polars.col("output_tokens"))
