@@ -59,7 +59,7 @@ def test_it_advises_the_smallest_size_that_brings_most(tmp_path: Path) -> None:
     assert finding.level == ACT
     assert finding.flags == ("--num-gpu-blocks-override 11",)
     assert finding.alternatives == ("--kv-cache-dtype fp8",)
-    assert "2 times the KV blocks would find 95.2% of the prompt tokens instead of 0.0%" in finding.title
+    assert "2 times the KV blocks would find 95.2 % of the prompt tokens instead of 0.0 %" in finding.title
     gains = {gain.quantity.split(", ")[1]: gain for gain in finding.gains}
     assert gains["twice"].expected == pytest.approx(100 * HITS[10] / ASKED)
     assert gains["twice"].low == pytest.approx(100 * HITS[10] / ASKED - 2)
@@ -87,7 +87,7 @@ def test_half_the_blocks_where_they_do(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(kv_world.EVICTIONS, 20, 0)
     finding = hit_rate(world(tmp_path, blocks=20))
     assert (finding.level, finding.flags) == (LOOK, ("--num-gpu-blocks-override 11",))
-    assert "Half the KV blocks would find 95.2% of the prompt tokens instead of 95.2%" in finding.title
+    assert "Half the KV blocks would find 95.2 % of the prompt tokens instead of 95.2 %" in finding.title
 
 
 def test_the_numbers_are_plain_data(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_without_look_ups_it_says_how_to_get_them_and_how_long_blocks_were_kept(
     finding = hit_rate(world(tmp_path, no_lookups=True))
     assert "PROFILEMATE_TRACKERS=default,prefix_lookups" in finding.to_be_sure
     assert "236 blocks were evicted, half of them within 3 s of their last use" in finding.says
-    assert "vLLM found 0.0% of the looked-up tokens" in finding.says
+    assert "vLLM found 0.0 % of the looked-up tokens" in finding.says
 
 
 def test_few_look_ups_are_said_and_nothing_is_advised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def test_evicted_prefixes_and_what_a_larger_cache_keeps(tmp_path: Path) -> None:
 def test_reasons_add_up(tmp_path: Path) -> None:
     finding = found(world(tmp_path), "prefix_caching.reasons")
     assert finding.numbers["hit_tokens"] + sum(finding.numbers["missed"].values()) == ASKED
-    assert "evicted 95.2%" in finding.says
+    assert "evicted 95.2 %" in finding.says
 
 
 def test_resets_and_skipped_look_ups(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from profilemate.advise.finding import ACT, FINE, LOOK, Evidence, Finding, Gain,
 from profilemate.advise.graphs import words
 from profilemate.advise.graphs.batches import DECODE
 from profilemate.advise.graphs.rules import NONE
+from profilemate.advise.words import counted
 
 if TYPE_CHECKING:
     from profilemate.advise.graphs.batches import Batch
@@ -41,9 +42,7 @@ def decode_cap_finding(data: GraphData, ladder: Finding) -> list[Finding]:
     )
     if count:
         evidence += (Evidence("forward_passes", count, f"decode batches of more than {top} tokens"),)
-    reaches = (
-        f"max_num_seqs={rules.max_num_seqs} allows decode batches of {words.counted(seqs, 'request')} ({cap} tokens)"
-    )
+    reaches = f"max_num_seqs={rules.max_num_seqs} allows decode batches of {counted(seqs, 'request')} ({cap} tokens)"
     if top >= cap:
         return [
             Finding(

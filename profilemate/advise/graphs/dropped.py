@@ -9,6 +9,7 @@ from profilemate.advise.finding import FINE, LOOK, Evidence, Finding
 from profilemate.advise.graphs import words
 from profilemate.advise.graphs.rules import V1
 from profilemate.advise.graphs.use_finding import use_finding
+from profilemate.advise.words import counted
 
 if TYPE_CHECKING:
     from profilemate.advise.graphs.reading import GraphData
@@ -36,7 +37,7 @@ def dropped_sizes(data: GraphData) -> list[Finding]:
         use_finding(
             "dropped_sizes",
             LOOK,
-            f"{words.counted(len(without), 'capture size')} became no graph: {words.sizes(without)}",
+            f"{counted(len(without), 'capture size')} became no graph: {words.sizes(without)}",
             " ".join([_lists(setup), _differ(without, made), *_why(setup, without)]),
             evidence=evidence,
             numbers=numbers,

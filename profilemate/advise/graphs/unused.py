@@ -10,6 +10,7 @@ from profilemate.advise.graphs import causes, words
 from profilemate.advise.graphs.plan import reach_of
 from profilemate.advise.graphs.rules import FULL, PIECEWISE
 from profilemate.advise.graphs.use_finding import MIN_PASSES, MOST_NAMED, use_finding
+from profilemate.advise.words import counted
 from profilemate.session.views import graph_workers
 from profilemate.trackers.cuda_graphs import events
 from profilemate.trackers.cuda_graphs.tally import MAIN
@@ -51,7 +52,7 @@ def never_replayed(data: GraphData, estimate: tuple[int, float]) -> Finding:
     )
     if not unused:
         return use_finding(
-            "never_replayed", FINE, "Every captured graph was replayed", f"{words.counted(total, 'graph')}, all replayed.",
+            "never_replayed", FINE, "Every captured graph was replayed", f"{counted(total, 'graph')}, all replayed.",
             evidence=evidence, numbers=numbers,
         )  # fmt: skip
     can_drop = forwards >= MIN_PASSES and kept and len(kept) < len(setup.present.sizes)
@@ -82,7 +83,7 @@ def _never_replayed_says(data: GraphData, captures: list[Capture], estimate: tup
     sentences[-1] += f" and {memory / words.MIB:.0f} MiB." if memory is not None else "; the device told no memory."
     if estimate[0]:
         sentences.append(
-            f"Apart from these, {words.counted(estimate[0], 'capture')} ({estimate[1]:.2f} s) served vLLM's estimate of "
+            f"Apart from these, {counted(estimate[0], 'capture')} ({estimate[1]:.2f} s) served vLLM's estimate of "
             "graph memory, which throws them away."
         )
     return " ".join(sentences)
@@ -136,7 +137,7 @@ def _mode_never_dispatched(data: GraphData, mode: str, captured: set[str]) -> Fi
         f"{mode.lower()}_never_dispatched",
         LOOK,
         f"{mode} graphs were captured and never dispatched",
-        f"{words.counted(len(captures), 'graph')} of {mode} ({_seconds(captures):.2f} s inside captures per engine), and none "
+        f"{counted(len(captures), 'graph')} of {mode} ({_seconds(captures):.2f} s inside captures per engine), and none "
         f"of {words.passes(setup.replays.forwards)} ran in one. {reasons}",
         evidence=(Evidence("graph_captures", len(captures), f"runtime_mode {mode}, of one engine"),),
         alternatives=flags,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from profilemate.advise.finding import ACT, LOOK, Verdict
 from profilemate.advise.graphs.recount import share
+from profilemate.advise.words import counted, percent
 
 if TYPE_CHECKING:
     from profilemate.advise.graphs.costs import CostModel
@@ -33,19 +34,9 @@ def passes(count: int) -> str:
     return "1 forward pass" if count == 1 else f"{count:,} forward passes"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 graph`, `12 graphs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def of(part: int, all_of_it: int) -> str:
     """`12 of 400 (3.0 %)`."""
     return f"{part:,} of {all_of_it:,} ({percent(share(part, all_of_it))})"
-
-
-def percent(value: float) -> str:
-    """A share in per cent."""
-    return f"{100 * value:.1f} %"
 
 
 def sizes(values: Iterable[int]) -> str:

@@ -17,6 +17,7 @@ from profilemate.advise.kv.prediction import (
     lru_points,
 )
 from profilemate.advise.kv.untold import unpredicted
+from profilemate.advise.words import percent
 from profilemate.trackers.prefix_lookups import events
 
 if TYPE_CHECKING:
@@ -109,10 +110,10 @@ def _level(prediction: Prediction, best: float) -> str:
 def _title(prediction: Prediction, best: float) -> str:
     now, then = prediction.hit_rate(NOW), prediction.hit_rate(best)
     if best > NOW:
-        return f"{best:g} times the KV blocks would find {then:.1%} of the prompt tokens instead of {now:.1%}"
+        return f"{best:g} times the KV blocks would find {percent(then)} of the prompt tokens instead of {percent(now)}"
     if best < NOW:
-        return f"Half the KV blocks would find {then:.1%} of the prompt tokens instead of {now:.1%}"
-    return f"Another number of KV blocks would change the hit rate of {now:.1%} little"
+        return f"Half the KV blocks would find {percent(then)} of the prompt tokens instead of {percent(now)}"
+    return f"Another number of KV blocks would change the hit rate of {percent(now)} little"
 
 
 def _table(prediction: Prediction) -> str:
@@ -121,13 +122,14 @@ def _table(prediction: Prediction) -> str:
         if factor not in prediction.factors:
             continue
         parts.append(
-            f"{WORDS[factor]} ({prediction.blocks(factor):,}) {prediction.hit_rate(factor):.1%} with "
+            f"{WORDS[factor]} ({prediction.blocks(factor):,}) {percent(prediction.hit_rate(factor))} with "
             f"{prediction.total(factor, 'evictions'):,} evictions"
         )
     return (
-        f"Replayed with the {prediction.blocks(NOW):,} blocks that it had, the session finds {prediction.hit_rate(NOW):.1%} "
-        f"of the looked-up tokens, with {prediction.total(NOW, 'evictions'):,} evictions; vLLM counted "
-        f"{_counted(prediction):.1%}. Other sizes: {'; '.join(parts)}."
+        f"Replayed with the {prediction.blocks(NOW):,} blocks that it had, the session finds "
+        f"{percent(prediction.hit_rate(NOW))} of the looked-up tokens, with "
+        f"{prediction.total(NOW, 'evictions'):,} evictions; vLLM counted "
+        f"{percent(_counted(prediction))}. Other sizes: {'; '.join(parts)}."
     )
 
 
@@ -144,7 +146,7 @@ def _plain_lru(prediction: Prediction) -> str:
     if not any(needed):
         return "No block of a prompt came twice."
     errors = [curve.error(needed[place]) for place, curve in enumerate(curves) if not curve.is_exact]
-    sampled = f" (from a sample of the blocks, standard error {max(errors):.1%} of the tokens)" if errors else ""
+    sampled = f" (from a sample of the blocks, standard error {percent(max(errors))} of the tokens)" if errors else ""
     return (
         f"A plain LRU cache of nothing but prompts would find 90 % of all that comes again with {max(needed):,} "
         f"blocks{' of an engine' if len(curves) > 1 else ''}{sampled}; running requests need theirs besides."

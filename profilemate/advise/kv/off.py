@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from profilemate.advise.finding import ACT, FINE, LOOK, THIN, Evidence, Finding, Gain
 from profilemate.advise.kv.replay import replay, unlimited_blocks
 from profilemate.advise.kv.trace import Trace, read_limits, read_trace
+from profilemate.advise.words import percent
 from profilemate.frames.packages import load
 from profilemate.schema.step_table import BASE
 from profilemate.session.views import EngineSpan, engine_config, engine_spans
@@ -56,7 +57,7 @@ def server_finding(session: Session) -> Finding | None:
         topic=TOPIC,
         name=f"{TOPIC}.server_off",
         level=ACT if share >= WORTH else FINE,
-        title=f"Prefix caching is off; it would find {share:.1%} of the prompt tokens",
+        title=f"Prefix caching is off; it would find {percent(share)} of the prompt tokens",
         says=(
             f"A replay of the session with prefix caching finds {found:,} of {asked:,} prompt tokens with the blocks that "
             f"there are, {most:,} with unlimited ones. Answers that the next prompt begins with come on top."
@@ -100,7 +101,7 @@ def request_findings(session: Session, summary: LookupSummary) -> list[Finding]:
             topic=TOPIC,
             name=f"{TOPIC}.skipped",
             level=LOOK if tokens >= WORTH * asked else FINE,
-            title=f"{tokens / asked:.1%} of the prompt tokens were not looked up",
+            title=f"{percent(tokens / asked)} of the prompt tokens were not looked up",
             says=f"vLLM made no look-up for {parts}. Their blocks are cached for others all the same.",
             evidence=(Evidence(events.LOOKUPS.name, sum(n for n, _ in reasons.values()), "cache_off is not empty"),),
             numbers={"off_tokens": tokens, "asked_tokens": asked, "reasons": {k: list(v) for k, v in reasons.items()}},

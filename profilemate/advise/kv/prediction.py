@@ -13,6 +13,7 @@ from profilemate.advise.kv.outputs import continued_prompts
 from profilemate.advise.kv.replay import replay, unlimited_blocks
 from profilemate.advise.kv.steps import engine_steps
 from profilemate.advise.kv.trace import Limits, Trace, first_part, read_limits, read_trace
+from profilemate.advise.words import percent
 from profilemate.schema.step_table import BASE
 from profilemate.session.views import EngineSpan, engine_spans
 
@@ -193,8 +194,8 @@ def _unlike(engine: Engine) -> str:
         )
     if abs(outcome.hit_rate - engine.replayed_rate) > TOLERANCE:
         return (
-            f"A replay of the session at its own size finds {outcome.hit_rate:.1%} of the tokens and vLLM found "
-            f"{engine.replayed_rate:.1%}: the replay is not this server, so it predicts nothing for it."
+            f"A replay of the session at its own size finds {percent(outcome.hit_rate)} of the tokens and vLLM found "
+            f"{percent(engine.replayed_rate)}: the replay is not this server, so it predicts nothing for it."
         )
     return ""
 

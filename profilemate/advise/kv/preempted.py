@@ -9,6 +9,7 @@ from profilemate.advise.kv.hits import size_record
 from profilemate.advise.kv.memory import Memory, command_lines, memory_text
 from profilemate.advise.kv.prediction import NOW, Prediction
 from profilemate.advise.kv.untold import TURN_ON
+from profilemate.advise.words import counted
 from profilemate.frames.packages import load
 from profilemate.trackers.requests import events
 
@@ -55,7 +56,7 @@ def _predicted(prediction: Prediction, memory: Memory, recorded: int, evidence: 
         topic=TOPIC,
         name=NAME,
         level=ACT if recorded >= 10 else LOOK,
-        title=f"{recorded:,} preemptions; {blocks:,} KV blocks instead of {usable:,} would have left about {left:,}",
+        title=f"{counted(recorded, 'preemption')}; {blocks:,} KV blocks instead of {usable:,} would have left about {left:,}",
         says=(
             f"vLLM preempted {recorded:,} times since no block was free; a replay of the session preempts {replayed:,} times, "
             f"and {left:,} times with {blocks:,} blocks. Fewer requests at once (--max-num-seqs) avoid preemptions too, "

@@ -8,6 +8,7 @@ from profilemate.advise.enough import absent
 from profilemate.advise.finding import FINE, LOOK, Evidence, Finding, Gain
 from profilemate.advise.kv.prediction import NOW, TOLERANCE, Prediction
 from profilemate.advise.kv.untold import TURN_ON
+from profilemate.advise.words import percent
 from profilemate.trackers.prefix_lookups import events
 from profilemate.trackers.prefix_lookups.view import WORDS
 
@@ -34,8 +35,8 @@ def overview(summary: LookupSummary) -> Finding:
     tokens, asked = summary.first.tokens, summary.first.tokens["asked_tokens"]
     found = tokens["hit_tokens"] / asked if asked else 0.0
     named = sorted(((tokens[name], words) for name, words in WORDS.items() if tokens[name]), reverse=True)
-    parts = ", ".join(f"{words} {count / asked:.1%}" for count, words in named if asked)
-    says = f"Of {asked:,} prompt tokens {found:.1%} were found. Not found: {parts or 'none'}."
+    parts = ", ".join(f"{words} {percent(count / asked)}" for count, words in named if asked)
+    says = f"Of {asked:,} prompt tokens {percent(found)} were found. Not found: {parts or 'none'}."
     if summary.sampled:
         says += f" {summary.sampled:,} look-ups missed so many blocks that only some were looked at: there it is an estimate."
     if summary.blind:
@@ -44,7 +45,7 @@ def overview(summary: LookupSummary) -> Finding:
         topic=TOPIC,
         name=f"{TOPIC}.reasons",
         level=FINE,
-        title=f"{found:.1%} of the prompt tokens came from the prefix cache",
+        title=f"{percent(found)} of the prompt tokens came from the prefix cache",
         says=says,
         evidence=(Evidence(TABLE, summary.first.lookups, "requests that were admitted for the first time"),),
         numbers={"asked_tokens": asked, "hit_tokens": tokens["hit_tokens"], "missed": {n: tokens[n] for n in WORDS}},
@@ -57,7 +58,7 @@ def evicted(summary: LookupSummary, prediction: Prediction) -> list[Finding]:
     if not tokens:
         return []
     ages = {name: summary.age_seconds(share) for name, share in (("p10", 0.1), ("p50", 0.5), ("p90", 0.9))}
-    says = f"{tokens:,} tokens, {tokens / asked:.1%} of those looked up, had been in the cache and were evicted before"
+    says = f"{tokens:,} tokens, {percent(tokens / asked)} of those looked up, had been in the cache and were evicted before"
     if ages["p50"] is not None:
         says += f": half of them at most {ages['p50']:.3g} s before the look-up, 90 % at most {ages['p90']:.3g} s"
     says += "."
@@ -76,7 +77,7 @@ def evicted(summary: LookupSummary, prediction: Prediction) -> list[Finding]:
             topic=TOPIC,
             name=f"{TOPIC}.evicted",
             level=LOOK if tokens >= MATTERS * asked else FINE,
-            title=f"{tokens / asked:.1%} of the prompt tokens were evicted before they came again",
+            title=f"{percent(tokens / asked)} of the prompt tokens were evicted before they came again",
             says=says,
             evidence=(Evidence(TABLE, summary.first.lookups, "evicted_tokens, median_ns"),),
             gains=gains,
@@ -108,7 +109,7 @@ def resets(summary: LookupSummary) -> list[Finding]:
             topic=TOPIC,
             name=f"{TOPIC}.resets",
             level=LOOK if tokens >= MATTERS * asked else FINE,
-            title=f"Resets of the prefix cache cost {tokens / asked:.1%} of the prompt tokens",
+            title=f"Resets of the prefix cache cost {percent(tokens / asked)} of the prompt tokens",
             says=(
                 f"{tokens:,} tokens had been in the cache and were dropped by a reset. Somebody asks for it: "
                 "POST /reset_prefix_cache, LLM.reset_prefix_cache(), or a framework that changes the weights and must. Where "

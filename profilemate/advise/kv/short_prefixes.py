@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from profilemate.advise.finding import FINE, LOOK, THIN, Evidence, Finding, Gain
 from profilemate.advise.kv.hits import LOOKUPS_NEEDED
+from profilemate.advise.words import percent
 from profilemate.trackers.prefix_lookups import events
 
 if TYPE_CHECKING:
@@ -113,12 +114,14 @@ def _title(size: int, ends: Ends, asked: int, is_thin: bool, is_worth: bool) -> 
     if is_thin:
         return "Too few look-ups to advise on the size of a block"
     if is_worth:
-        return f"Blocks of {ends.smaller} tokens instead of {size} would find up to {ends.at_most / asked:.1%} more"
+        return (
+            f"Blocks of {ends.smaller} tokens instead of {size} would find up to {percent(ends.at_most / asked)} more"
+        )
     return f"Blocks of {size} tokens cut off little that could be found"
 
 
 def _smaller_text(size: int, ends: Ends, asked: int) -> str:
-    share = f", up to {ends.at_most / asked:.1%} of those looked up" if asked else ""
+    share = f", up to {percent(ends.at_most / asked)} of those looked up" if asked else ""
     return (
         f" Blocks of {ends.smaller} would find between {ends.sure:,} and {ends.at_most:,} tokens more{share}; they make "
         f"{size // ends.smaller} times as many blocks to hash, allocate and look up."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from profilemate.advise.finding import THIN, Evidence, Finding
 from profilemate.advise.weighted import quantiles
+from profilemate.advise.words import percent
 from profilemate.frames.packages import load
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def unpredicted(session: Session, prediction: Prediction) -> Finding:
     asked = sum(one.query_tokens for one in recorded)
     found = sum(one.hit_tokens for one in recorded)
     evicted = sum(one.evicted for one in recorded)
-    counted = f" vLLM found {found / asked:.1%} of the looked-up tokens." if asked else ""
+    counted = f" vLLM found {percent(found / asked)} of the looked-up tokens." if asked else ""
     return Finding(
         topic=TOPIC,
         name=f"{TOPIC}.hit_rate",

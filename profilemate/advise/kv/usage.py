@@ -8,6 +8,7 @@ from profilemate.advise.enough import absent, lost_rows
 from profilemate.advise.finding import FINE, LOOK, Evidence, Finding
 from profilemate.advise.steps import TABLE, kv_steps
 from profilemate.advise.weighted import mean, quantiles
+from profilemate.advise.words import percent
 from profilemate.frames.packages import load
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ def finding(session: Session) -> Finding:
         topic=TOPIC,
         name=NAME,
         level=LOOK if full > 0.5 else FINE,
-        title=f"At most {peak:.1%} of the KV cache was in use at once",
+        title=f"At most {percent(peak)} of the KV cache was in use at once",
         says=(
-            f"Of {_list(blocks)} usable blocks of an engine, requests held {average:.1%} on average while an engine had any, "
-            f"{told['p50']:.1%} or less for half of that time, {told['p95']:.1%} or less for 95 % of it; the most at any "
-            f"moment was {peak:.1%}. Over {FULL:.0%} were held for {full:.0%} of the time. What no request holds is not "
+            f"Of {_list(blocks)} usable blocks of an engine, requests held {percent(average)} on average while an "
+            f"engine had any, "
+            f"{percent(told['p50'])} or less for half of that time, {percent(told['p95'])} or less for 95 % of it; the "
+            f"most at any "
+            f"moment was {percent(peak)}. Over {percent(FULL, 0)} were held for {percent(full, 0)} of the time. "
+            f"What no request holds is not "
             f"idle: it is the prefix cache.{lost_rows(session, TABLE)}"
         ),
         evidence=(Evidence(TABLE, frame.height, "step_peak and total_blocks of every step"),),

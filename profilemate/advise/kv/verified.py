@@ -8,6 +8,7 @@ from profilemate.advise.finding import Finding, Verdict
 from profilemate.advise.kv import hits, preempted
 from profilemate.advise.kv.prediction import TOLERANCE, Recorded, hit_rate_between, read_counters
 from profilemate.advise.kv.trace import read_limits
+from profilemate.advise.words import percent
 from profilemate.schema.step_table import BASE
 from profilemate.session.views import engine_spans
 
@@ -77,7 +78,8 @@ def _hit_rate(finding: Finding, blocks: int, recorded: list[Recorded]) -> Verdic
         high=100 * min(1.0, high + TOLERANCE),
         observed=100 * observed,
         says=(
-            f"With {blocks:,} blocks {expected:.1%} was predicted and vLLM counted {observed:.1%}.{_load(asked, looked_up)}"
+            f"With {blocks:,} blocks {percent(expected)} was predicted and vLLM counted "
+            f"{percent(observed)}.{_load(asked, looked_up)}"
         ),
     )
 
