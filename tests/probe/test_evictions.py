@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from profilemate.probe import engine_step
 from profilemate.probe.engine_step import STEP, Engine
-from profilemate.trackers.kv_cache import hooks
+from profilemate.trackers.kv_cache import events, hooks
+
+SELDOM = events.STEPS.columns[events.STEPS.columns.index(events.FIRST_SELDOM) :]
 
 
 class Pool:
@@ -75,3 +78,15 @@ def test_a_pool_that_is_gone_is_forgotten(pool: Pool) -> None:
     assert len(hooks._pools) == 2
     del other
     assert len(hooks._pools) == 1
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_preemptions_are_counted_where_the_version_has_a_method_for_them(pool: Pool, tells: bool) -> None:
+    """VLLM 0.11 preempts in the middle of `schedule`, where nobody sees it: that is not zero."""
+    attributes: dict[str, Any] = {"kv_cache_manager": SimpleNamespace(block_pool=pool)}
+    scheduler = type("Scheduler", (), attributes | ({"_preempt_request": None} if tells else {}))()
+    hooks.state_of(pool).engine = None
+    engine_step.after_fork()
+    hooks.scheduler_made(None, scheduler)
+    cells = hooks.state_of(pool).seldom_cells().split(",")
+    assert cells[SELDOM.index("preemptions")] == ("0" if tells else "None")

@@ -217,6 +217,21 @@ def test_a_column_that_an_older_version_did_not_write_is_unknown(session: Sessio
     assert next(opened.rows(opened.processes[0], kv.STEPS, "time_ns", "in_use", kv.STEPS.columns[-1]))[2] is None
 
 
+@pytest.mark.parametrize(
+    ("told", "total", "words"), [((3, 4), 7, "preemptions 7"), ((3, None), None, "preemptions unknown")]
+)
+def test_preemptions_of_a_version_that_does_not_tell_are_not_zero(
+    told: tuple[int | None, int | None], total: int | None, words: str, session: SessionBuilder
+) -> None:
+    """As under vLLM 0.11; of two engines the sum is known where both are."""
+    for index, preemptions in enumerate(told):
+        row = {**step(1, 2, 10), "preemptions": preemptions}
+        session.process("EngineCore", engine_index=index).rows(kv.STEPS, row)
+    assert kv_cache.analyze(Session(session.path)).totals.preemptions == total
+    readme_files.write(Session(session.path))
+    assert words in session.text("kv_cache_summary.txt")
+
+
 def test_totals_are_unknown_without_engine_steps(session: SessionBuilder) -> None:
     row = {"engine": 0, "total_blocks": 200, "time_ns": at(2), "kind": "interval", "in_use": 5}
     session.process("EngineCore").rows(kv.USAGE, row)

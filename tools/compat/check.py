@@ -62,6 +62,10 @@ def is_loss(hook: Hook, state: str) -> bool:
     return state == NOT_FITTING or (state == NOT_THERE and not is_optional(hook))
 
 
+UNTOLD_WITHOUT = {"preemptions": "scheduler.preempt_request"}
+"""Counts that are empty, not zero, where a version lacks what the hook is on."""
+
+
 @dataclass
 class Driven:
     """What running a version showed. `wrong` are sentences; empty if ours equals the truth."""
@@ -69,6 +73,7 @@ class Driven:
     truth: dict[str, Any] = field(default_factory=dict)
     graphs: dict[str, str] = field(default_factory=dict)
     fits: dict[str, str] = field(default_factory=dict)
+    untold: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -142,7 +147,9 @@ def judged(told: dict[str, Any], rows: dict[str, list[dict[str, str]]], files: P
         last = rows["engine_steps"][-1]
         for name in COMPARED:
             ours = last.get(name, "")
-            if ours != str(driven.truth.get(name, 0)):
+            if not ours and told["fits"].get(UNTOLD_WITHOUT.get(name, ""), "").startswith("absent"):
+                driven.untold.append(name)
+            elif ours != str(driven.truth.get(name, 0)):
                 driven.wrong.append(f"{name}: recorded {ours or 'nothing'}, truth {driven.truth.get(name, 0)}")
     judge_graphs(driven, told, rows)
     return driven

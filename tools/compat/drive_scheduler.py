@@ -139,7 +139,8 @@ def run(watch: Callable[[Any], Any]) -> tuple[Any, dict[str, int]]:
     scheduler = make_scheduler(make_config(load.longest))
     watcher = watch(scheduler)
     added: list[Any] = []
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(preemptions=0)
+    preempted: set[str] = set()
     clock = idle = 0
     while load.waiting or scheduler.has_requests():
         if not scheduler.has_requests():
@@ -148,6 +149,9 @@ def run(watch: Callable[[Any], Any]) -> tuple[Any, dict[str, int]]:
             added.append(request)
             scheduler.add_request(request)
         scheduled = scheduler.schedule()
+        away = {request.request_id for request in added if request.status.name == "PREEMPTED"}
+        counts["preemptions"] += len(away - preempted)
+        preempted = away
         idle = 0 if scheduled.num_scheduled_tokens else idle + 1
         if idle > STALL_STEPS:
             raise RuntimeError("the scheduler stalls")
@@ -156,5 +160,4 @@ def run(watch: Callable[[Any], Any]) -> tuple[Any, dict[str, int]]:
             counts["finished"] += sum(output.finish_reason is not None for output in of_client.outputs)
         clock += 1
     counts["requests"] = len(added)
-    counts["preemptions"] = sum(getattr(request, "num_preemptions", 0) for request in added)
     return watcher, dict(counts)

@@ -19,7 +19,8 @@ HEAD = """# Which vLLM versions
    BreakableCUDAGraphWrapper and the V2 runner's `run_fullgraph` over a stand-in for the graph driver, with every tracker on,
    and compares what was recorded with counts that share no code with ProfileMate: the first table.
 
-Counts differ between versions, so each is compared with the truth of its own run. A version that is not here runs with whatever
+Counts differ between versions, so each is compared with the truth of its own run. "Not told" is a count that is empty in that
+version's sessions, with the truth in brackets. A version that is not here runs with whatever
 hooks fit: `profilemate doctor` and every session name those that do not.
 
 """
@@ -57,11 +58,18 @@ def _driven_table(driven: dict[str, Any]) -> str:
         one = driven.get(version)
         if one is None:
             continue
-        counts = [str(one["truth"].get(name, 0)) if one["truth"] else "" for name in columns]
+        counts = [_count(one, name) for name in columns]
         verdict = "differs: " + "; ".join(one["wrong"]) if one["wrong"] else "equals the truth"
         graphs = [one["graphs"].get(name, "") for name in ("cuda_graph_wrapper", "breakable_wrapper", "run_fullgraph")]
         text += _row([version, verdict, *counts, *(NOT_THERE if graph == "absent" else graph for graph in graphs)])
     return text
+
+
+def _count(one: dict[str, Any], name: str) -> str:
+    if not one["truth"]:
+        return ""
+    count = str(one["truth"].get(name, 0))
+    return f"not told ({count})" if name in one.get("untold", ()) else count
 
 
 def _hook_table(recorded: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """The truth about a scheduler's block pool and steps, by means that every vLLM version since 0.11 has.
 
 Shares nothing with ProfileMate and little with vLLM's bookkeeping: free blocks are every value that the free queue's counter
-is given, evictions are hashes that are gone from blocks which were handed out, preemptions are the requests' own counts.
+is given, evictions are hashes that are gone from blocks which were handed out. The driver counts preemptions by what becomes
+of each request's status.
 """
 
 from __future__ import annotations

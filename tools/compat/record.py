@@ -32,5 +32,5 @@ def keep_signatures(version: str, found: dict[str, Any]) -> None:
 
 def keep_driven(version: str, driven: Driven) -> None:
     """Replace one version's."""
-    told = {"truth": driven.truth, "graphs": driven.graphs, "wrong": driven.wrong}
+    told = {"truth": driven.truth, "graphs": driven.graphs, "untold": driven.untold, "wrong": driven.wrong}
     keep(DRIVEN, {**load(DRIVEN), version: told})

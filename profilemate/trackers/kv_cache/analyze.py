@@ -50,7 +50,7 @@ class KvTotals:
     idle_ns: int = 0
     timed_evictions: int = 0
     failed_allocations: int = 0
-    preemptions: int = 0
+    preemptions: int | None = 0
     resets: int = 0
     query_requests: int = 0
     query_tokens: int = 0
@@ -111,6 +111,7 @@ class KvSummary:
         return max((engine.as_of_ns for engine in self.engines), default=None)
 
 
+MAY_BE_UNKNOWN = {"preemptions"}
 COLUMN = {name: index for index, name in enumerate(events.STEPS.columns)}
 
 
@@ -143,15 +144,22 @@ def _engine(span: EngineSpan) -> KvEngine:
         cached_free=row[COLUMN["cached_free"]],
         peak=row[COLUMN["peak"]] or 0,
         peak_time_ns=span.process.at(peak_time_ns) if peak_time_ns else None,
-        totals=KvTotals(**{name: row[COLUMN[name]] or 0 for name in KvTotals.__dataclass_fields__}),
+        totals=_totals(row),
     )
+
+
+def _totals(row: Row) -> KvTotals:
+    """What a version does not tell stays unknown."""
+    cells = {name: row[COLUMN[name]] for name in KvTotals.__dataclass_fields__}
+    return KvTotals(**{name: cell if cell is not None or name in MAY_BE_UNKNOWN else 0 for name, cell in cells.items()})
 
 
 def _summed(totals: Iterable[KvTotals]) -> KvTotals:
     sums: dict[str, Any] = dict.fromkeys(KvTotals.__dataclass_fields__, 0)
     for one in totals:
         for name in sums:
-            sums[name] += getattr(one, name)
+            more = getattr(one, name)
+            sums[name] = None if None in (sums[name], more) else sums[name] + more
     return KvTotals(**sums)
 
 

@@ -34,7 +34,7 @@ STEPS = step_table(
     ("peak_time_ns", "int", "when that was first reached"),
     ("touched", "int", "blocks re-used by a prefix hit, or held by a KV connector that copies them"),
     ("touched_free", "int", "of these, blocks that were free when hit"),
-    ("preemptions", "int", "requests put back to waiting"),
+    ("preemptions", "int", "requests put back to waiting; empty under vLLM 0.11"),
     ("resets", "int", "successful resets of the prefix cache"),
     ("query_requests", "int", "prefix-cache look-ups as vLLM's metric counts them"),
     ("query_tokens", "int", "tokens looked up, as vllm:prefix_cache_queries"),

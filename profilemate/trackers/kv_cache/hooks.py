@@ -307,12 +307,14 @@ def scheduler_made(result: None, scheduler: Any) -> None:
     state = state_of(scheduler.kv_cache_manager.block_pool)
     if state.engine is None:
         state.engine = engine_of(scheduler)
+        if not hasattr(scheduler, "_preempt_request"):  # vLLM 0.11 preempts in the middle of `schedule`
+            state.preemptions = None
 
 
 def request_preempted(result: Any, scheduler: Any) -> None:
     """A running request lost its blocks."""
     state = state_of(scheduler.kv_cache_manager.block_pool)
-    state.preemptions += 1
+    state.preemptions = (state.preemptions or 0) + 1
     state.seldom = ""
 
 

@@ -34,7 +34,8 @@ class PoolState:
         self.engine: Engine | None = None
         self.allocated = self.touched = self.touched_free = self.released = 0
         self.freed = self.evicted = self.lifetime_ns = self.idle_ns = 0
-        self.timed_evictions = self.failed_allocations = self.preemptions = self.resets = 0
+        self.timed_evictions = self.failed_allocations = self.resets = 0
+        self.preemptions: int | None = 0
         self.query_requests = self.query_tokens = self.hit_tokens = self.preempted_query_tokens = 0
         self.preempted_hit_tokens = self.operations = self.busy_steps = self.output_steps = 0
         self.scheduled_tokens = self.prompt_tokens = self.step = self.peak_time_ns = 0
