@@ -28,6 +28,9 @@ IMPORT_TIMEOUT_SECONDS = 300
 TRIAL_BYTES = 1 << 12
 DECISIVE_OPTIONS = {"no_site": "-S", "isolated": "-I", "ignore_environment": "-E"}
 SWITCHES = ("PROFILEMATE_ENABLE", "VLLM_ENABLE_PROFILING")
+CHECKED = ((0, 11), (0, 33))
+"""The oldest and the newest vLLM of docs/compatibility.md; of others is said that nobody looked, and hooks go in as they fit."""
+
 RAY_HANDS_VARIABLES_ON = (0, 18)
 """First vLLM whose Ray executor copies variables that vLLM itself does not know."""
 
@@ -276,7 +279,17 @@ def vllm_is_installed(environ: Mapping[str, str]) -> list[Check]:
         return [Check("vllm", FAILURE, text, "run doctor with the Python that runs the server")]
     installed = ", ".join(str(name) for name in _list(answer["distributions"])) or "no distribution"
     version = answer["version"] or "(version unknown)"
-    return [Check("vllm", OK, f"vLLM {version} at {answer['where']} ({installed})")]
+    text = f"vLLM {version} at {answer['where']} ({installed})"
+    return [Check("vllm", OK, text + unchecked(release(str(answer["version"]))))]
+
+
+def unchecked(version: tuple[int, ...]) -> str:
+    """What is to be said of a version outside docs/compatibility.md."""
+    oldest, newest = CHECKED
+    if not version or oldest <= version <= newest:
+        return ""
+    age = "newer" if version > newest else "older"
+    return f"; {age} than every version that was checked: what fits goes in, the lines on hooks say what does not"
 
 
 def hooks_fit(environ: Mapping[str, str]) -> list[Check]:

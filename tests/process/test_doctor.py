@@ -245,6 +245,20 @@ def test_a_python_without_vllm_is_a_failure(monkeypatch: pytest.MonkeyPatch, ans
     )
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("0.33.1", ""), ("0.11.0", ""), ("0.34.0rc1", "newer than every"), ("1.2", "newer than every"),
+        ("0.10.2", "older than every"), ("dev", ""),
+    ],
+)  # fmt: skip
+def test_a_vllm_that_nobody_looked_at_is_named(monkeypatch: pytest.MonkeyPatch, version: str, said: str) -> None:
+    answer = {"found": True, "where": "x", "version": version, "distributions": []}
+    monkeypatch.setattr(checks, "ask_child", lambda code, environ: answer)
+    (check,) = checks.vllm_is_installed({})
+    assert check.status == "ok" and said in check.text and ("checked" in check.text) == bool(said)
+
+
 def test_a_bad_setting_is_a_warning(tmp_path: Path) -> None:
     (check,) = checks.settings_are_good({"PROFILEMATE_LOG_INTERVAL": "soon"})
     assert check.status == "warning" and "PROFILEMATE_LOG_INTERVAL" in check.text

@@ -12,6 +12,8 @@ from typing import Any
 import environment
 import pytest
 
+from profilemate.cli import checks
+
 TOOLS = environment.ROOT / "tools"
 COMPAT = TOOLS / "compat"
 MISSED = {
@@ -52,6 +54,10 @@ VERSIONS = list(recorded())
 
 def test_every_version_is_recorded(compat: dict[str, Any]) -> None:
     assert tuple(VERSIONS) == compat["versions"].VERSIONS and len(VERSIONS) == 15
+
+
+def test_doctor_knows_the_oldest_and_the_newest() -> None:
+    assert (checks.release(VERSIONS[0]), checks.release(VERSIONS[-1])) == checks.CHECKED
 
 
 @pytest.mark.parametrize("version", VERSIONS)
