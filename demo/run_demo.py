@@ -170,6 +170,10 @@ def say_goodbye(sessions: Path) -> None:
     """Where the session is, and the one line for a server of one's own."""
     session = newest_session(sessions)
     print(f"\nSession folder: {session or sessions}")
+    print("As one page, with advice on flags:")
+    print(
+        f"  {sys.executable} -m pip install '{PROJECT}[report]' && {sys.executable} -m profilemate report {session or sessions}"
+    )
     print("There is no GPU driver here: a stand-in counted the graphs and computed nothing. The rest was vLLM's own.")
     print("On your own server with a GPU, the same is one line:")
     print(f"  PYTHONPATH={PROJECT}:$PYTHONPATH vllm serve MODEL")

@@ -29,7 +29,7 @@ TRIAL_BYTES = 1 << 12
 DECISIVE_OPTIONS = {"no_site": "-S", "isolated": "-I", "ignore_environment": "-E"}
 SWITCHES = ("PROFILEMATE_ENABLE", "VLLM_ENABLE_PROFILING")
 CHECKED = ((0, 11), (0, 33))
-"""The oldest and the newest vLLM of docs/compatibility.md; of others is said that nobody looked, and hooks go in as they fit."""
+"""The oldest and the newest vLLM of docs/compatibility.md; of others is said that nobody looked, hooks go in as they fit."""
 
 RAY_HANDS_VARIABLES_ON = (0, 18)
 """First vLLM whose Ray executor copies variables that vLLM itself does not know."""
