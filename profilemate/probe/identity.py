@@ -342,16 +342,5 @@ HOOKS = (
         worker_has_device,
         (SELF,),
     ),
-    Hook(  # where vLLM 0.11 has it
-        "worker.device_of_v0",
-        "probe",
-        "vllm.worker.worker_base",
-        "WorkerWrapperBase.init_device",
-        FOLLOWING,
-        None,
-        worker_has_device,
-        (SELF,),
-        optional=True,
-    ),
     *(_phase_hook(*row) for row in PHASES),
 )
