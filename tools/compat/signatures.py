@@ -1,6 +1,6 @@
 """What each hook's target takes in a version of vLLM, read from its source text: nothing of that version is imported.
 
-`compat/signatures.json` keeps it for every version, so that a unit test knows which hook fits where without a download.
+`tools/compat/signatures.json` keeps it for every version, so that a unit test knows which hook fits where without a download.
 """
 
 from __future__ import annotations
