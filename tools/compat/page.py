@@ -13,8 +13,8 @@ HEAD = """# Which vLLM versions
 
 `make compat` makes this page. For each version it takes the Python files of the published wheel, and
 
-1. reads from the source text what each hook's target takes (`tools/compat/signatures.json`), and lets the code that decides in a
-   server say whether the hook goes in: the second table. A unit test does the same without a download;
+1. reads from the source text what each hook's target takes (`tools/compat/signatures.json`), and lets the code that decides in
+   a server say whether the hook goes in: the second table. A unit test does the same without a download;
 2. runs that version's own Scheduler and KVCacheManager over a trace of 40 requests and 150 blocks, its CUDAGraphWrapper, its
    BreakableCUDAGraphWrapper and the V2 runner's `run_fullgraph` over a stand-in for the graph driver, with every tracker on,
    and compares what was recorded with counts that share no code with ProfileMate: the first table.
