@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -78,14 +78,21 @@ def enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], b
     """Remove detail of the oldest ended sessions until the folder is under its cap; returns those that lost some.
 
     `make_current` brings a session's files up to date, since nothing can be made from what is left; where it is false, and
-    where the session runs, the session is left alone. Two that tidy up at the same time do not wait: the second does nothing.
+    where the session runs, the session is left alone. Two that tidy up at the same time do not wait: the second does nothing, so
+    the first looks again once others can come in, and goes on if a session has begun meanwhile.
     """
-    with _alone(directory) as alone:
-        return _enforce(directory, cap_bytes, make_current) if alone and cap_bytes else []
+    trimmed: list[Path] = []
+    seen: list[Path] | None = None
+    while cap_bytes and (sessions := sessions_in(directory)) != seen:
+        with _alone(directory) as alone:
+            if not alone:
+                break
+            trimmed += [path for path in _enforce(sessions, cap_bytes, make_current) if path not in trimmed]
+        seen = sessions
+    return trimmed
 
 
-def _enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], bool]) -> list[Path]:
-    sessions = sessions_in(directory)
+def _enforce(sessions: Sequence[Path], cap_bytes: int, make_current: Callable[[Session], bool]) -> list[Path]:
     used = sum(_folder_bytes(path) for path in sessions)
     trimmed: list[Path] = []
     for path in sessions:

@@ -42,9 +42,6 @@ def test_a_server_that_is_killed_each_time_does_not_fill_the_disk(tmp_path: Path
             [sys.executable, "-c", KILLED], env=env, capture_output=True, timeout=environment.HANGS_SECONDS, check=False
         )
         assert done.returncode == -signal.SIGKILL
-    time.sleep(
-        8
-    )  # one tidies at a time: a start while an earlier one's tidying goes on leaves the newest to the next start
     last = subprocess.Popen(
         [sys.executable, "-c", WAITS], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -84,6 +84,25 @@ def test_a_living_session_and_stale_files_are_left_alone(tmp_path: Path) -> None
     assert detail(living) and detail(stale)
 
 
+def test_sessions_that_begin_while_one_tidies_up_are_not_left_to_the_next_start(
+    three: list[SessionBuilder], tmp_path: Path
+) -> None:
+    """Servers that are killed and started at once: whoever comes meanwhile finds the folder taken and goes away."""
+    newer: list[SessionBuilder] = []
+
+    def make_current(session: Session) -> bool:
+        if len(newer) < 3:
+            newer.append(add_server(SessionBuilder(tmp_path, f"session_2025010{len(newer) + 4}_000000")))
+            readme_files.write(Session(newer[-1].path))
+            silence(newer[-1].path)
+            assert retention.enforce(tmp_path, 1, readme_files.is_current) == [], "two at a time"
+        return readme_files.is_current(session)
+
+    trimmed = retention.enforce(tmp_path, 1, make_current)
+    assert len(newer) == 3 and {path.name for path in trimmed} == {one.path.name for one in (*three, *newer)}
+    assert all(detail(session) == ["health.csv"] for session in (*three, *newer))
+
+
 def test_no_cap_and_foreign_folders(three: list[SessionBuilder], tmp_path: Path) -> None:
     assert retention.enforce(tmp_path, 0, readme_files.is_current) == []
     copied = add_server(
