@@ -78,8 +78,8 @@ def enforce(directory: Path, cap_bytes: int, make_current: Callable[[Session], b
     """Remove detail of the oldest ended sessions until the folder is under its cap; returns those that lost some.
 
     `make_current` brings a session's files up to date, since nothing can be made from what is left; where it is false, and
-    where the session runs, the session is left alone. Two that tidy up at the same time do not wait: the second does nothing, so
-    the first looks again once others can come in, and goes on if a session has begun meanwhile.
+    where the session runs, the session is left alone. Two that tidy up at the same time do not wait: the second does nothing,
+    so the first looks again once others can come in, and goes on if a session has begun meanwhile.
     """
     trimmed: list[Path] = []
     seen: list[Path] | None = None
