@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from profilemate.advise.finding import Finding, Verdict
 from profilemate.advise.kv import hits, preempted, usage
+from profilemate.advise.kv.engines import stepping_engines
 from profilemate.advise.kv.memory import memory_of
 from profilemate.advise.kv.prediction import predict
 from profilemate.advise.kv.verified import size_differences, size_verdicts
-from profilemate.schema.step_table import BASE
-from profilemate.session.views import engine_spans
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 def advise(session: Session) -> list[Finding]:
     """Use, hit rate by size, preemptions by size."""
-    if not engine_spans(session, BASE):
+    if not stepping_engines(session):
         return [usage.nothing()]
     prediction, memory = predict(session), memory_of(session)
     found = [usage.finding(session), hits.finding(session, prediction, memory)]

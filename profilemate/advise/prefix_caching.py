@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from profilemate.advise.enough import absent
 from profilemate.advise.finding import Finding
 from profilemate.advise.kv import off, reasons, short_prefixes
+from profilemate.advise.kv.engines import stepping_engines
 from profilemate.advise.kv.prediction import predict
-from profilemate.schema.step_table import BASE
-from profilemate.session.views import engine_spans
 from profilemate.trackers.prefix_lookups import analyze
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ TOPIC = "prefix_caching"
 
 def advise(session: Session) -> list[Finding]:
     """Server off; else evicted, reset and skipped look-ups, and prefixes shorter than a block."""
-    if not engine_spans(session, BASE):
+    if not stepping_engines(session):
         return [absent(TOPIC, f"{TOPIC}.look_ups", "the prefix cache", "No engine step was recorded.")]
     server_off = off.server_finding(session)
     if server_off:

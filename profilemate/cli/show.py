@@ -17,6 +17,7 @@ from typing import Any
 
 from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
+from profilemate.export.metadata import process_record
 from profilemate.session.alive import is_alive
 from profilemate.session.errors import SessionError
 from profilemate.session.find import LATEST, find_session
@@ -234,19 +235,11 @@ def _process_record(shown: Shown, process: ProcessInfo) -> dict[str, Any]:
     hooks = [hook for hook in shown.health.by_process if hook.process == process.name]
     states: Sequence[str] = sorted({hook.state for hook in hooks})
     return {
-        "name": process.name,
-        "role": process.role,
-        "roles": list(process.roles),
-        "ranks": dict(process.ranks),
-        "engine_index": process.engine_index,
-        "host": process.host,
-        "pid": process.pid,
+        **process_record(process),
         "state": process_state(process),
         "ended_sec": None if process.ended_ns is None else process.at(process.ended_ns) / 1e9,
-        "versions": dict(process.versions),
         "hooks": {state: sum(hook.state == state for hook in hooks) for state in states},
         "hook_failures": sum(hook.failures for hook in hooks),
-        "warnings": list(process.warnings),
     }
 
 

@@ -27,7 +27,7 @@ def metadata(analysis: Analysis, files: Mapping[str, int], notes: list[str], fin
             "pid": info.pid,
             "profilemate_version": info.profilemate_version,
         },
-        "processes": [_process(process) for process in analysis.session.processes],
+        "processes": [process_record(process) for process in analysis.session.processes],
         "engine_configuration": dict(engine_config(analysis.session)),
         "settings": dict(info.settings),
         "files": dict(files),
@@ -49,7 +49,8 @@ def created(wall_ns: int) -> str:
     return datetime.fromtimestamp(wall_ns // 1_000_000_000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _process(process: ProcessInfo) -> dict[str, Any]:
+def process_record(process: ProcessInfo) -> dict[str, Any]:
+    """What metadata.json says of a process."""
     return {
         "name": process.name,
         "role": process.role,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from session_builder import ProcessBuilder, SessionBuilder, at
 
+from profilemate.advise.kv.prompts import read_prompts
 from profilemate.export import readme_files
 from profilemate.schema.step_table import BASE
 from profilemate.session.session import Session
 from profilemate.trackers.prefix_lookups import events
-from profilemate.trackers.prefix_lookups.block_orders import block_orders
 from profilemate.trackers.prefix_lookups.view import lines
 
 SETTINGS = {"trackers": ["prefix_lookups"]}
@@ -171,12 +171,11 @@ def test_blocks_are_put_in_order_again(session: SessionBuilder, core: ProcessBui
         blocks(5, 1, 2, "77", "78"),
         blocks(6, 0, 3, "", "21 22"),
     )
-    found = list(block_orders(Session(session.path)))
-    assert [(one.request, one.numbers, one.is_complete) for one in found] == [
-        ("r1", (10, 11, 12, 13), True),
-        ("r2", (10, 11, 12, 14), True),
-        ("r3", (10, 11, 12, 13), True),
-        ("r4", (10, 11, 15), True),
-        ("r5", (0x77, 0x78), True),
-        ("r6", (0x21, 0x22), False),
-    ]
+    opened = Session(session.path)
+    prompts = read_prompts(opened, opened.with_role("EngineCore")[0], 0)
+    paths = {lookup: prompts.tree.path(end) for lookup, end in prompts.ends.items()}
+    a, b, c, d = paths[1]
+    e, f = paths[2][-1], paths[4][-1]
+    assert paths == {1: [a, b, c, d], 2: [a, b, c, e], 3: [a, b, c, d], 4: [a, b, f], 5: paths[5], 6: paths[6]}
+    assert len(paths[5]) == len(paths[6]) == 2, "one block is known to have come before, one was never written"
+    assert len({a, b, c, d, e, f, *paths[5], *paths[6]}) == 10

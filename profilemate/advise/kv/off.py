@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from profilemate.advise.finding import ACT, FINE, LOOK, THIN, Evidence, Finding, Gain
+from profilemate.advise.kv.engines import stepping_engines
 from profilemate.advise.kv.replay import replay, unlimited_blocks
 from profilemate.advise.kv.trace import Trace, read_limits, read_trace
 from profilemate.advise.words import percent
 from profilemate.frames.packages import load
-from profilemate.schema.step_table import BASE
-from profilemate.session.views import EngineSpan, engine_config, engine_spans
+from profilemate.session.views import EngineSpan, engine_config
 from profilemate.trackers.prefix_lookups import events
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def server_finding(session: Session) -> Finding | None:
     """The server runs without; None where it runs with, or does not say."""
     if engine_config(session).get("enable_prefix_caching") is not False:
         return None
-    traces = [trace for span in engine_spans(session, BASE) if (trace := _as_if_on(session, span))]
+    traces = [trace for span in stepping_engines(session) if (trace := _as_if_on(session, span))]
     if not traces:
         return Finding(
             topic=TOPIC,

@@ -8,14 +8,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from profilemate.advise.kv.curve import Curve, miss_ratio_curve
+from profilemate.advise.kv.engines import stepping_engines
 from profilemate.advise.kv.outcome import Outcome
 from profilemate.advise.kv.outputs import continued_prompts
 from profilemate.advise.kv.replay import replay, unlimited_blocks
 from profilemate.advise.kv.steps import engine_steps
 from profilemate.advise.kv.trace import Limits, Trace, first_part, read_limits, read_trace
 from profilemate.advise.words import percent
-from profilemate.schema.step_table import BASE
-from profilemate.session.views import EngineSpan, engine_spans
+from profilemate.session.views import EngineSpan
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -123,7 +123,7 @@ def predict(session: Session) -> Prediction:
     """What other sizes give. Raises SessionError where a package is missing."""
     key = f"{session.path}:{session.fingerprint()}"
     if key not in _last:
-        engines = tuple(_engine(session, span) for span in engine_spans(session, BASE))
+        engines = tuple(_engine(session, span) for span in stepping_engines(session))
         _last.clear()
         _last[key] = Prediction(engines)
     return _last[key]

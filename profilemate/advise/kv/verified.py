@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.advise.finding import Finding, Verdict
 from profilemate.advise.kv import hits, preempted
+from profilemate.advise.kv.engines import stepping_engines
 from profilemate.advise.kv.prediction import TOLERANCE, Recorded, hit_rate_between, read_counters
 from profilemate.advise.kv.trace import read_limits
 from profilemate.advise.words import percent
-from profilemate.schema.step_table import BASE
-from profilemate.session.views import engine_spans
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -54,7 +53,7 @@ def size_verdicts(finding: Finding, after: Session) -> list[Verdict]:
 
 
 def _seen(after: Session) -> list[tuple[Any, Recorded]]:
-    spans = engine_spans(after, BASE)
+    spans = stepping_engines(after)
     found = [(read_limits(after, span), read_counters(after, span)) for span in spans]
     return [pair for pair in found if pair[0] is not None]
 
