@@ -5,11 +5,27 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import environment
 import pytest
+import report_pages
 from pretend_vllm import PRETEND_VLLM, Write
+
+
+@pytest.fixture(autouse=True)
+def width_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are as wide as in a pipe, wherever the tests run: CI gives them a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The one browser of a run: while it is open, no second one can be started in the same process."""
+    with report_pages.chromium_running() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

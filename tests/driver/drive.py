@@ -61,7 +61,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--async", dest="use_async", action="store_true", help="AsyncScheduler: schedule N+1 before update N")
     add("--hybrid", action="store_true", help="two KV groups, full attention and sliding window")
     add("--sliding-window", type=int, default=64, help="window of --hybrid in tokens")
-    add("--step-delay-ms", type=float, default=0.0, help="sleep between schedule and update of every step")
+    add(
+        "--step-ms",
+        type=float,
+        default=0.0,
+        help="update each step so long after its schedule began, if it can be done",
+    )
     add("--kv-cache-metrics", action="store_true", help="vLLM's own residency collector, at 100 %%")
     add("--oracle", type=Path, metavar="FILE", help="attach the oracle and write its result to FILE")
     return parser.parse_args(argv)
@@ -180,9 +185,9 @@ class Driver:
         """Drive until every request has finished and every batch has been updated."""
         while self.requests.waiting or self.scheduler.has_requests() or self.in_flight:
             self._arrivals()
+            began = time.monotonic()
             scheduled = self._schedule()
-            if self.options.step_delay_ms:
-                time.sleep(self.options.step_delay_ms / 1000)
+            time.sleep(max(0.0, began + self.options.step_ms / 1000 - time.monotonic()))
             if len(self.in_flight) >= self.depth or not scheduled:
                 self._update()
             self._maybe_reset()

@@ -18,7 +18,8 @@ Keys of the result; the null block never counts, times are time.monotonic() seco
     allocated             blocks handed out by get_new_blocks
     distinct_blocks       different ones among them
     evicted, evictions    cached blocks that lost their hash to an allocation or to evict_blocks, in order:
-                          block, time, lifetime_s (since allocation), idle_s (since last touch, else allocation)
+                          block, time, lifetime_s (since allocation), idle_s (since last touch, else allocation), and
+                          between which both lie whenever within vLLM's own calls a clock was read
     touched               blocks passed to touch, touched_from_free of them were free
     references_dropped    blocks passed to free_blocks, freed of them went back to the free queue
     null_entries          null blocks passed to touch and free_blocks
@@ -92,6 +93,8 @@ class Mirror:
     hash: bytes | None = None
     birth: float = 0.0
     access: float = 0.0
+    birth_began: float = 0.0
+    access_began: float = 0.0
 
 
 @dataclass
@@ -102,6 +105,8 @@ class Eviction:
     time: float
     lifetime_s: float
     idle_s: float
+    lifetime_bounds_s: tuple[float, float]
+    idle_bounds_s: tuple[float, float]
 
 
 @dataclass
@@ -196,27 +201,30 @@ class Oracle:
             start = time.monotonic()
             blocks = self._operation(original, num_blocks)
             self.counts.allocated += len(blocks)
-            self._evicted([block.block_id for block in blocks], start)
             now = time.monotonic()
+            self._evicted([block.block_id for block in blocks], start, now)
             for block in blocks:
-                self._born(block, now)
+                self._born(block, start, now)
             return blocks
 
         return get_new_blocks
 
-    def _born(self, block: Any, now: float) -> None:
+    def _born(self, block: Any, began: float, now: float) -> None:
         mirror = self.mirror[block.block_id]
         self._check(mirror.references == 0, f"block {block.block_id} allocated while referenced")
         mirror.references = 1
         mirror.birth = mirror.access = now
+        mirror.birth_began = mirror.access_began = began
         self.born.add(block.block_id)
 
-    def _evicted(self, block_ids: list[int], now: float) -> None:
-        """Blocks of `block_ids` that the mirror holds a hash for have lost it just now."""
+    def _evicted(self, block_ids: list[int], now: float, ended: float) -> None:
+        """Blocks of `block_ids` that the mirror holds a hash for have lost it in a call from `now` to `ended`."""
         lost = [number for number in block_ids if self.mirror[number].hash is not None]
         for number in lost:
             mirror = self.mirror[number]
-            self.evictions.append(Eviction(number, now, now - mirror.birth, now - mirror.access))
+            lived = now - mirror.birth, ended - mirror.birth_began
+            idled = now - mirror.access, ended - mirror.access_began
+            self.evictions.append(Eviction(number, now, lived[0], idled[0], lived, idled))
             mirror.hash = None
         self._check(lost == self.reported_evicted, f"vLLM says evicted {self.reported_evicted}, mirror says {lost}")
 
@@ -234,13 +242,14 @@ class Oracle:
             self.reported_evicted.clear()
             now = time.monotonic()
             original(block_ids)
-            self._evicted(list(block_ids), now)
+            self._evicted(list(block_ids), now, time.monotonic())
 
         return evict_blocks
 
     def _wrap_touch(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def touch(blocks: Any) -> None:
             blocks = list(blocks)
+            began = time.monotonic()
             self._operation(original, blocks)
             now = time.monotonic()
             for block in self._without_null(blocks):
@@ -249,6 +258,7 @@ class Oracle:
                 self.counts.touched_from_free += mirror.references == 0
                 mirror.references += 1
                 mirror.access = now
+                mirror.access_began = began
 
         return touch
 

@@ -98,7 +98,7 @@ def test_steps_are_the_time_that_they_cover_together(run: Run) -> None:
 
 def test_a_kill_loses_the_last_pause_at_most(tmp_path: Path) -> None:
     """Every call has a row, so the rows tell which calls had ended when the totals were last written."""
-    arguments = ["--kill-after", "350", "--requests", "200", "--step-delay-ms", "8"]
+    arguments = ["--kill-after", "350", "--requests", "200", "--step-ms", "8"]
     run = drive(tmp_path, *arguments, code=-signal.SIGKILL, PROFILEMATE_CPU_OPERATION_ROWS_EVERY="1")
     for operation in ("schedule", "update_from_output"):
         told, rows = run.totals()[operation], run.rows(operation)

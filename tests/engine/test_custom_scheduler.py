@@ -19,7 +19,7 @@ KINDS = ("calls_super", "own_schedule", "own_update", "no_subclass")
 COUNTED = [name for name in COUNTS if name != "resets"]
 """What happens in these runs."""
 
-LOAD = ["--requests", "90", "--blocks", "150", "--step-delay-ms", "2"]
+LOAD = ["--requests", "90", "--blocks", "150", "--step-ms", "2"]
 """Long enough that the calls of hooks, which are reported once a second, are known."""
 
 MOST_WAITING = 100

@@ -15,12 +15,12 @@ from profilemate.compare.change import BEYOND
 from profilemate.compare.comparison import Comparison, compare
 
 DRIVE = environment.ROOT / "tests" / "driver" / "drive.py"
-STEP_MS, LONGER_MS = 60.0, 68.0
-"""With what the scheduler itself takes, a step of the second kind is longer by a tenth or a little more."""
+STEP_MS, LONGER_MS = 80.0, 90.0
+"""From a schedule to its update, what the scheduler takes included: a busy machine makes few steps longer than that."""
 
 REQUESTS = 300
 ATTEMPTS = 3
-"""A machine with other work makes steps of very unequal length; then two sessions of a minute tell nothing of a tenth."""
+"""A machine that is busy enough makes steps of very unequal length; then two sessions of a minute tell nothing of a tenth."""
 
 SAME_WORK = (
     "padding_share", "hit_rate", "batch_requests_mean", "batch_tokens_mean", "kv_usage_p95", "evictions", "preemptions",
@@ -33,7 +33,7 @@ def begin(folder: Path, step_ms: float) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True)
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, str(DRIVE), "--requests", str(REQUESTS), "--seed", "7", "--step-delay-ms", str(step_ms)],
+            [sys.executable, str(DRIVE), "--requests", str(REQUESTS), "--seed", "7", "--step-ms", str(step_ms)],
             env=environment.vllm(PYTHONPATH=str(environment.ROOT), PROFILEMATE_DIR=str(folder / "sessions")),
             stdout=log, stderr=log,
         )  # fmt: skip

@@ -60,7 +60,7 @@ def hook(session: Path, name: str) -> dict[str, str]:
 def test_the_documented_file_times_vllms_scheduler(tmp_path: Path) -> None:
     """The real scheduler under the driver, whose own count of steps is the oracle."""
     (tmp_path / "schedule_calls.py").write_text(documented())
-    arguments = [str(environment.ROOT / "tests/driver/drive.py"), "--requests", "20", "--step-delay-ms", "2"]
+    arguments = [str(environment.ROOT / "tests/driver/drive.py"), "--requests", "20", "--step-ms", "2"]
     env = environment.profiled(tmp_path / "p", PROFILEMATE_TRACKERS="default,./schedule_calls.py")
     done = subprocess.run(
         [sys.executable, *arguments],

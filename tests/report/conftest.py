@@ -1,25 +1,16 @@
-"""One browser for all tests of a run, and the golden sessions."""
+"""The golden session that has everything, and its page."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import environment
 import pytest
-import report_pages
 
 from profilemate.cli.main import main
 
 GOLDEN = environment.ROOT / "tests" / "golden" / "sessions"
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with report_pages.chromium_running() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

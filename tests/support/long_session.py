@@ -1,7 +1,11 @@
-"""Writes a session of many steps quickly, with polars: steps, passes, evictions and requests of a busy server."""
+"""Writes a session of many steps quickly, with polars: steps, passes, evictions and requests of a busy server.
+
+python tests/support/long_session.py FOLDER [STEPS]     an hour's, if no steps are given
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +143,7 @@ def request_frame(steps: pl.DataFrame) -> pl.DataFrame:
         reason=pl.lit("length"), status=pl.lit("LENGTH_CAPPED"), is_counted=pl.lit(True), prompt_tokens=500, cached_tokens=200,
         output_tokens=100 + pl.col("step") % 60, preemptions=0, prefill_steps=1, priority=0, **times,
     )  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(long_session(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else STEPS_OF_AN_HOUR))

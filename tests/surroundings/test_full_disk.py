@@ -19,7 +19,7 @@ from small_disk import SmallDisk, small_disk
 
 DRIVE = environment.ROOT / "tests" / "surroundings" / "drive_on_disk.py"
 UNMEASURED = ("loop_cpu_s", "loop_wall_s")
-SLOWLY = ("--step-delay-ms", "4")
+SLOWLY = ("--step-ms", "4")
 KIB, MIB = 1 << 10, 1 << 20
 
 

@@ -91,7 +91,7 @@ def test_run_and_doctor_in_odd_places(tmp_path: Path, checkout: Path, vllm: Path
 
 def test_a_checkout_and_a_folder_that_cannot_be_written(tmp_path: Path, checkout: Path, vllm: Path) -> None:
     """A disk mounted read-only holds both: no byte code is written, nothing is recorded, one line says why."""
-    with small_disk(tmp_path / "disk", "size=4m") as disk:
+    with small_disk(tmp_path / "disk", "size=64m") as disk:
         shutil.copytree(checkout, disk.seen / "root")
         shutil.copytree(vllm, disk.seen / "vllm")
         (disk.seen / "sessions").mkdir()
@@ -117,7 +117,7 @@ def test_byte_code_that_is_read_only_stale_or_broken(tmp_path: Path, checkout: P
         names[source].write_bytes(b"\x00garbage")
     stale = checkout / "profilemate" / "probe" / "stream.py"
     os.utime(stale, (1, 1))
-    with small_disk(tmp_path / "disk", "size=4m") as disk:
+    with small_disk(tmp_path / "disk", "size=64m") as disk:
         shutil.copytree(checkout, disk.seen / "root")
         disk.remount("ro")
         done = run(SERVE, [disk.path / "root", vllm], tmp_path / "p", *disk.prefix)

@@ -369,7 +369,7 @@ def test_an_empty_session_compares_with_nothing_told(tmp_path: Path, folders: di
         assert set(found.values()) <= {"cannot tell", "one value"}
 
 
-def test_the_page_is_whole_and_escapes_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_is_whole_and_escapes_what_it_shows(browser: Any, tmp_path: Path) -> None:
     script = "<script>alert('x')</script>"
     paths = [
         Server(tmp_path, f"session_20251124_18000{n}", seed=n, count=600, model=f"{script}{n}").write()
@@ -383,10 +383,9 @@ def test_the_page_is_whole_and_escapes_what_it_shows(tmp_path: Path) -> None:
     for name in ("changes_B_percent", "ladder", "ttft", "tpot", "step_time", "batch_requests"):
         assert f'data-spec="{name}"' in text
     assert len(text) < 3_000_000
-    with report_pages.chromium_running() as browser:
-        for width in (report_pages.WIDE, report_pages.PHONE):
-            with report_pages.opened(browser, page, width) as found:
-                found.draw_all()
-                assert found.said == [] and found.overflow() <= 0
-                assert len(found.plots()) == len(found.page.query_selector_all("[data-drawn] svg")) >= 6
-                assert [url for url in found.asked if not url.startswith("file:")] == []
+    for width in (report_pages.WIDE, report_pages.PHONE):
+        with report_pages.opened(browser, page, width) as found:
+            found.draw_all()
+            assert found.said == [] and found.overflow() <= 0
+            assert len(found.plots()) == len(found.page.query_selector_all("[data-drawn] svg")) >= 6
+            assert [url for url in found.asked if not url.startswith("file:")] == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import environment
 import pytest
+import report_pages
 from figure_sessions import rich_session
 from session_builder import SessionBuilder
 
@@ -93,26 +94,14 @@ def test_a_png_has_so_many_pixels_as_its_scale_says(path: Path) -> None:
     assert 700 < widths[0] < 900
 
 
-def test_a_page_loads_nothing_and_takes_ids_for_text(path: Path, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_a_page_loads_nothing_and_takes_ids_for_text(browser: Any, path: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.html"
     assert main(["plot", str(path), "--what", "request_waterfall", "-o", str(target), "--theme", "dark"]) == 0
     assert target.read_text().count("</script>") == 2
-    asked: list[str] = []
-    said: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 700})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.goto(target.as_uri())
-        page.wait_for_selector("#chart svg")
-        texts = page.locator("#chart svg text").all_text_contents()
-        overflows = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-        browser.close()
-    assert (asked, said, overflows) == ([target.as_uri()], [], False)
+    with report_pages.opened(browser, target, report_pages.PHONE) as found:
+        found.page.wait_for_selector("#chart svg")
+        texts = found.page.locator("#chart svg text").all_text_contents()
+        assert (found.asked, found.said, found.overflow() > 0) == ([target.as_uri()], [], False)
     assert any(text.startswith("</script><scrip") for text in texts)
 
 

@@ -1,0 +1,1 @@
+"""How often a comparison finds what is there, and what is not."""
