@@ -28,7 +28,9 @@ class Need(NamedTuple):
     def words(self) -> str:
         """What is there, what is needed, how much is missing."""
         missing = self.need - self.have
-        return f"{self.have:,.0f} {self.what} of {self.need:,.0f} that it takes ({max(1, -int(-missing // 1)):,} more)"
+        return (
+            f"{self.have:,.0f} of the {self.need:,.0f} {self.what} that it takes ({max(1, -int(-missing // 1)):,} more)"
+        )
 
 
 def unmet(needs: Sequence[Need]) -> list[Need]:

@@ -10,6 +10,7 @@ from profilemate.advise.enough import Need, absent, lost_rows, thin, unmet
 from profilemate.advise.finding import ACT, FINE, LOOK, Evidence, Finding, Gain, Verdict
 from profilemate.advise.requests.longest import REQUESTS_NEEDED, most_longer, round_up
 from profilemate.advise.requests.seen import Lengths, read_lengths
+from profilemate.advise.words import counted
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -169,7 +170,7 @@ def _lengths_text(seen: Lengths) -> str:
     if not seen.blocks:
         return text
     text += (
-        f" A request ended with {seen.blocks['p50']:,} blocks of {seen.block_size:,} tokens in the median, "
+        f" A request ended with {counted(seen.blocks['p50'], 'block')} of {seen.block_size:,} tokens in the median, "
         f"{seen.blocks['max']:,} at most"
     )
     if share is None:

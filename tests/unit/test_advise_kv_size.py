@@ -131,7 +131,7 @@ def test_few_look_ups_are_said_and_nothing_is_advised(tmp_path: Path, monkeypatc
     monkeypatch.setattr("profilemate.advise.kv.hits.LOOKUPS_NEEDED", REQUESTS + 1)
     finding = hit_rate(world(tmp_path))
     assert (finding.level, finding.flags) == (THIN, ())
-    assert "60 look-ups of 61 that it takes" in finding.says
+    assert "60 of the 61 look-ups that it takes" in finding.says
 
 
 def test_look_ups_without_a_row_are_counted(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_few_evictions_are_thin_and_invalidated_blocks_have_no_age(session: Sess
     evict(core, 500, 30, 2, cause="invalidation")
     found = ages(session)
     assert found.level == THIN
-    assert "99 evictions of blocks whose allocation was seen of 100 that it takes (1 more)" in found.says
+    assert "99 of the 100 evictions of blocks whose allocation was seen that it takes (1 more)" in found.says
 
 
 def test_no_eviction_says_so(session: SessionBuilder) -> None:

@@ -88,7 +88,7 @@ def test_few_steps_are_too_few(session: SessionBuilder) -> None:
     add_steps(session, [plain_step(limit="kv_space") for _ in range(499)])
     found = finding(session, limits.NAME)
     assert (found.level, found.flags) == (THIN, ())
-    assert "499 engine steps of 500 that it takes (1 more)" in found.says
+    assert "499 of the 500 engine steps that it takes (1 more)" in found.says
 
 
 # -- interference -------------------------------------------------------------------------------------------------------

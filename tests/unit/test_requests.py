@@ -231,7 +231,7 @@ def test_preemptions_that_no_hook_saw_are_said_to_be_missing(session: SessionBui
     core.rows(events.IN_ENGINE, prefilled("a", 1.5), finished("a", 9.0, preemptions=2))
     assert exported(session, "preemption_events.csv") == []
     notes = " ".join(session.metadata()["notes"])
-    assert "preemption_events.csv lacks 2 preemptions" in notes
+    assert "preemption_events.csv lacks preemptions that the requests tell of (2)" in notes
     assert json.loads(session.text("preemption_summary.json"))["total_preemptions"] == 2
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from profilemate.advise.enough import Need, lost_rows, thin, unmet
 from profilemate.advise.finding import FINE, LOOK, Evidence, Finding
 from profilemate.advise.steps import ENGINE, TABLE
+from profilemate.advise.words import counted
 from profilemate.trackers.requests import events
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def advise(session: Session, frame: pl.DataFrame) -> list[Finding]:
         if unmet([need]):
             return [thin(TOPIC, NAME, ABOUT, [need], says, evidence)]
         return [Finding(TOPIC, NAME, FINE, "No request was preempted", says, tuple(evidence), numbers=_numbers(cost))]
-    title = f"{cost.preemptions:,} preemptions: {100 * cost.token_share:.1f} % of the tokens were computed twice"
+    title = (
+        f"{counted(cost.preemptions, 'preemption')}: {100 * cost.token_share:.1f} % of the tokens were computed twice"
+    )
     if max(cost.token_share, cost.wait_share) < FELT:
         return [Finding(TOPIC, NAME, FINE, title, says, tuple(evidence), numbers=_numbers(cost))]
     return [

@@ -84,11 +84,11 @@ def _unpredicted(recorded: int, no_blocks: int, evidence: tuple[Evidence, ...]) 
         topic=TOPIC,
         name=NAME,
         level=LOOK,
-        title=f"{recorded:,} preemptions",
+        title=counted(recorded, "preemption"),
         says=(
-            f"{no_blocks:,} of {recorded:,} preemptions were for want of a free block: more blocks avoid between none and "
-            "all of them, and so do fewer requests at once (--max-num-seqs). How many blocks it takes cannot be told from "
-            "this session."
+            f"{no_blocks:,} of {counted(recorded, 'preemption')} happened for want of a free block: more blocks avoid between "
+            "none and all of them, and so do fewer requests at once (--max-num-seqs). How many blocks it takes cannot be told "
+            "from this session."
         ),
         evidence=evidence,
         to_be_sure=TURN_ON,

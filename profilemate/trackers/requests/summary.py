@@ -109,7 +109,7 @@ def _preemption_lines(preemptions: Record) -> list[str]:
     if not total:
         return ["preemptions 0"]
     return [
-        f"preemptions {count_text(total)} of {count_text(preemptions.get('preempted_requests'))} requests: lost "
+        f"preemptions {count_text(total)}, requests preempted {count_text(preemptions.get('preempted_requests'))}: lost "
         f"{count_text(preemptions.get('lost_tokens'))} tokens, {count_text(preemptions.get('recomputed_tokens'))} computed "
         f"again in {seconds_text(preemptions.get('recompute_sec'))}; resumed after "
         f"{seconds_text(preemptions.get('mean_resume_delay'))} on average, "

@@ -88,7 +88,7 @@ def _notes(requests: RequestSummary, counted: Counter[str]) -> list[str]:
     notes = [f"requests: {some} of {count} {what}" for some, what in said if some]
     unseen = requests.counted_preemptions - len(requests.preemptions)
     if unseen > 0:
-        notes.append(f"preemption_events.csv lacks {unseen} preemptions that the requests tell of: no hook saw them")
+        notes.append(f"preemption_events.csv lacks preemptions that the requests tell of ({unseen}): no hook saw them")
     if requests.removed_requests or requests.removed_preemptions:
         notes.append(
             f"the size cap took the rows of {requests.removed_requests} requests and {requests.removed_preemptions} "
