@@ -64,7 +64,9 @@ def test_few_requests_are_too_few(session: SessionBuilder, requests: int) -> Non
     add_steps(session, [plain_step()])
     found = limit_finding(session)
     assert (found.level, found.flags, found.gains) == (THIN, (), ())
-    assert f"{requests} of the 299 requests that ended by themselves that it takes ({299 - requests} more)" in found.says
+    assert (
+        f"{requests} of the 299 requests that ended by themselves that it takes ({299 - requests} more)" in found.says
+    )
     assert found.numbers["needed"] == {"requests that ended by themselves": {"have": requests, "need": 299}}
 
 

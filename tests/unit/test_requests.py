@@ -10,6 +10,7 @@ import pytest
 from session_builder import CREATED_MONOTONIC_NS, CREATED_WALL_NS, SECOND, ProcessBuilder, SessionBuilder, at
 
 from profilemate.export import readme_files
+from profilemate.schema.probe_tables import GAPS
 from profilemate.session.session import Session
 from profilemate.trackers.requests import events
 from profilemate.trackers.requests.analyze import analyze
@@ -248,6 +249,19 @@ def test_requests_that_the_size_cap_took_are_counted_all_the_same(
     assert any(
         "the size cap took the rows of 6 requests and 4 preemptions" in note for note in session.metadata()["notes"]
     )
+
+
+def test_requests_whose_ends_the_size_cap_took_are_not_called_unfinished(
+    session: SessionBuilder, front: ProcessBuilder
+) -> None:
+    """Three ends are lost: one of a request without any row, two of those that are there; the third of these runs on."""
+    front.rows(events.ARRIVALS, *(arrival(name, 1.0) for name in "abcd")).rows(events.ENDS, end("d", 3.0))
+    front.rows(events.TOTALS, {"time_ns": at(2.0), "arrived": 5, "ended": 3, "freed": 0, "preempted": 0})
+    front.rows(GAPS, {"time_ns": at(2.0), "table": events.ENDS.name, "rows": 3, "reason": "size_cap"})
+    exported(session)
+    record = session.metadata()["summary"]["requests"]
+    assert (record["unfinished"], record["end_not_kept"], record["removed_requests"]) == (1, 2, 1)
+    assert record["by_reason"] == {"end not kept": 2, "length": 1, "unfinished": 1}
 
 
 def test_two_engines_are_numbered(session: SessionBuilder, front: ProcessBuilder) -> None:

@@ -20,6 +20,7 @@ LATENCIES = (
 PERCENTILES = ("p50", "p90", "p95", "p99")
 PARTIAL = (
     ("unfinished", "Not finished"),
+    ("end_not_kept", "Ended, the end not kept"),
     ("without_statistics", "Without vLLM's statistics"),
     ("without_front_end", "Seen by the scheduler only"),
     ("without_scheduler", "Seen by the front end only"),

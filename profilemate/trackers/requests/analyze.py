@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
+from profilemate.schema.probe_tables import GAPS
 from profilemate.session.durations import Durations
 from profilemate.session.session import Session
 from profilemate.trackers.requests import events
 from profilemate.trackers.requests.join import lives
 from profilemate.trackers.requests.life import UNFINISHED, Life, Preemption
+
+END_NOT_KEPT = "end not kept"
+"""In the place of a reason: each row of an end that the size cap took, or that did not reach the disk, is of one request."""
 
 LATENCIES = ("ttft", "tpot", "queue", "whole_queue", "prefill", "decode", "e2e")
 """Attributes of Life without their `_ns`. Time per output token is over requests with two tokens at least."""
@@ -41,6 +45,11 @@ class RequestSummary:
     def unfinished(self) -> int:
         """Requests whose end was not seen."""
         return self.by_reason[UNFINISHED]
+
+    @property
+    def end_not_kept(self) -> int:
+        """Requests that ended, and the rows of their ends are not there."""
+        return self.by_reason[END_NOT_KEPT]
 
 
 class _Tally:
@@ -77,6 +86,8 @@ def analyze(session: Session) -> RequestSummary:
         tally.add(life)
     requests = tally.by_reason.total()
     totals = _totals(session)
+    removed = max(0, max(totals["arrived"], totals["freed"]) - requests)
+    _set_apart(tally.by_reason, _lost_ends(session) - removed)
     return RequestSummary(
         requests=requests,
         by_reason=tally.by_reason,
@@ -90,9 +101,24 @@ def analyze(session: Session) -> RequestSummary:
         without_front_end=requests - tally.counts["front_end"],
         without_scheduler=requests - tally.counts["scheduler"],
         backwards=tally.counts["backwards"],
-        removed_requests=max(0, max(totals["arrived"], totals["freed"]) - requests),
+        removed_requests=removed,
         removed_preemptions=max(0, totals["preempted"] - len(tally.preemptions)),
     )
+
+
+def _lost_ends(session: Session) -> int:
+    """Rows of requests' ends that are gone, of all front ends."""
+    gaps = (session.rows(process, GAPS, "table", "rows") for process in session.processes)
+    return sum(rows or 0 for found in gaps for table, rows in found if table == events.ENDS.name)
+
+
+def _set_apart(by_reason: Counter[str], lost_ends: int) -> None:
+    """Of the requests without an end, those did end whose rows were lost; those without any row are not among them."""
+    ended = min(by_reason[UNFINISHED], max(0, lost_ends))
+    by_reason.update({END_NOT_KEPT: ended, UNFINISHED: -ended})
+    for reason in (END_NOT_KEPT, UNFINISHED):
+        if not by_reason[reason]:
+            del by_reason[reason]
 
 
 def _totals(session: Session) -> Counter[str]:

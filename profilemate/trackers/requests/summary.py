@@ -31,6 +31,7 @@ def request_record(requests: RequestSummary) -> Record:
         "requests": requests.requests,
         "by_reason": dict(sorted(requests.by_reason.items())),
         "unfinished": requests.unfinished,
+        "end_not_kept": requests.end_not_kept,
         "prompt_tokens": requests.prompt_tokens,
         "cached_tokens": requests.cached_tokens,
         "output_tokens": requests.output_tokens,

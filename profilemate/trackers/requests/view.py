@@ -73,6 +73,10 @@ def _notes(requests: RequestSummary, counted: Counter[str]) -> list[str]:
     said = (
         (requests.unfinished, "not over when the recording ended, or their end was not recorded"),
         (
+            requests.end_not_kept,
+            "ended, and the rows of their ends are lost: their own rows say unfinished, latencies and output tokens lack them",
+        ),
+        (
             requests.without_statistics,
             "without vLLM's own statistics (its log stats are off): their moments are those that the scheduler's hooks saw, "
             "and time to first token ends in the scheduler",
