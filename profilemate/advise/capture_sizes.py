@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 
 TOPIC = "capture_sizes"
 LADDER = f"{TOPIC}.ladder"
+AS_MANY_AS_NOW = Budget()
 MOST_UNEXPLAINED = 0.02
 """Share of passes that got another graph than the rules give, above which no ladder is advised."""
 WORTH_PADDING, WORTH_UNCOVERED, WORTH_TIME, WORTH_GRAPHS = 0.02, 0.01, 0.01, 0.3
 """Cuts, as shares of now, that are worth a change: of padded tokens, of passes without graph, of time; of graphs, a look."""
 
 
-def advise(session: Session) -> list[Finding]:
-    """The ladder within as many graphs as there are now, and the largest decode batch."""
+def advise(session: Session, budget: Budget = AS_MANY_AS_NOW) -> list[Finding]:
+    """The ladder within a budget, and the largest decode batch. Raises SessionError for a budget that cannot be used."""
     data = reading.read(session)
     if data.missing or data.are_off:
         return [] if data.are_off else [_thin(data, data.missing)]
-    ladder = ladder_finding(session, data)
+    ladder = ladder_finding(session, data, budget)
     return [ladder, *decode_cap_finding(data, ladder)]
 
 
@@ -44,7 +45,7 @@ def plan(session: Session, budget: Budget) -> Plan:
     return make_plan(data.setup, data.batches, _model(session, data), budget)
 
 
-def ladder_finding(session: Session, data: GraphData) -> Finding:
+def ladder_finding(session: Session, data: GraphData, budget: Budget = AS_MANY_AS_NOW) -> Finding:
     """What to capture, or why that cannot be said."""
     setup, batches = data.setup, data.batches
     if not setup.captures:
@@ -61,23 +62,25 @@ def ladder_finding(session: Session, data: GraphData) -> Finding:
             "(LoRA, ranks that step together, encoder input), so another ladder's padding cannot be told.",
         )  # fmt: skip
     model = _model(session, data)
-    return _advice(data, model, make_plan(setup, batches, model, Budget()))
+    return _advice(data, model, make_plan(setup, batches, model, budget), budget)
 
 
 def _model(session: Session, data: GraphData) -> CostModel:
     return cost_model(session, data.setup.config.get("device"), modes_needed(data.setup, data.batches))
 
 
-def _advice(data: GraphData, model: CostModel, found: Plan) -> Finding:
-    ranges = ranges_of(data, model, found)
+def _advice(data: GraphData, model: CostModel, found: Plan, budget: Budget) -> Finding:
+    ranges = ranges_of(data, model, found, budget)
     level = _level(model, found, ranges)
+    if budget.is_given and level == FINE and found.advised.sizes != found.present.sizes:
+        level = LOOK
     flags = (f"--cudagraph-capture-sizes {words.sizes(found.advised.sizes)}",) if level in (ACT, LOOK) else ()
     return Finding(
         topic=TOPIC,
         name=LADDER,
         level=level,
-        title=words.ladder_title(level, found),
-        says=words.ladder_says(data, model, found),
+        title=words.ladder_title(level, found, budget),
+        says=words.ladder_says(data, model, found, budget),
         evidence=_evidence(data, model),
         flags=flags,
         gains=gains_of(model, found, ranges) if flags else (),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from profilemate.advise import TOPICS
@@ -24,6 +25,8 @@ FAILED = "failed"
 """Ends the name of a finding that stands for a topic which could not be worked out."""
 
 OnTopic = Callable[[str], None]
+Options = Mapping[str, Mapping[str, Any]]
+"""What a user wants of a topic: keyword arguments of its `advise`, by the topic's name."""
 
 
 def topics() -> tuple[str, ...]:
@@ -31,11 +34,16 @@ def topics() -> tuple[str, ...]:
     return tuple(name for name in TOPICS if find_spec(_module(name)) is not None)
 
 
-def findings(session: Session, wanted: Sequence[str] = (), on_topic: OnTopic = lambda topic: None) -> list[Finding]:
+def findings(
+    session: Session,
+    wanted: Sequence[str] = (),
+    on_topic: OnTopic = lambda topic: None,
+    options: Options = MappingProxyType({}),
+) -> list[Finding]:
     """All findings: those to act on first, within a level in the order of TOPICS.
 
     `wanted` are the topics to run, all by default; `on_topic` hears of each before it begins. A topic that fails becomes a
-    finding that says so. Raises SessionError where a package is missing.
+    finding that says so. Raises SessionError where a package is missing, and for options that the session has no answer to.
     """
     for package in PACKAGES:
         load(package)
@@ -43,7 +51,7 @@ def findings(session: Session, wanted: Sequence[str] = (), on_topic: OnTopic = l
     for topic in topics():
         if not wanted or topic in wanted:
             on_topic(topic)
-            found += _guarded(topic, session)
+            found += _guarded(topic, session, options.get(topic, {}))
     return sorted(found, key=_rank)
 
 
@@ -71,11 +79,13 @@ def _rank(finding: Finding) -> int:
     return LEVELS.index(finding.level) if finding.level in LEVELS else len(LEVELS)
 
 
-def _guarded(topic: str, session: Session) -> list[Finding]:
+def _guarded(topic: str, session: Session, options: Mapping[str, Any]) -> list[Finding]:
     panic = load("polars").exceptions.PanicException
     try:
-        return list(topic_module(topic).advise(session))
+        return list(topic_module(topic).advise(session, **options))
     except (Exception, panic) as error:
+        if options and isinstance(error, SessionError):
+            raise
         return [_failure(topic, error)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from profilemate.advise import flags, run
@@ -39,15 +40,19 @@ class Check:
 
 
 def check(
-    before: Session, after: Session, wanted: Sequence[str] = (), on_topic: run.OnTopic = lambda topic: None
+    before: Session,
+    after: Session,
+    wanted: Sequence[str] = (),
+    on_topic: run.OnTopic = lambda topic: None,
+    options: run.Options = MappingProxyType({}),
 ) -> Check:
-    """Look up each prediction from `before` whose flags `after` was run with.
+    """Look up each prediction from `before` whose flags `after` was run with; `options` as the advice was asked for.
 
     Raises SessionError where nothing was predicted, or `after` was run with none of what was advised.
     """
     able = [name for name in run.topics() if hasattr(run.topic_module(name), "verify")]
     able = [name for name in able if not wanted or name in wanted]
-    found = run.findings(before, able, on_topic) if able else []
+    found = run.findings(before, able, on_topic, options) if able else []
     verdicts: list[Verdict] = []
     skipped: list[Skipped] = []
     applied: list[Finding] = []

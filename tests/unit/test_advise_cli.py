@@ -11,6 +11,7 @@ import golden
 import pytest
 from advise_steps import add_requests, add_steps, plain_step
 from environment import ROOT
+from graph_sessions import captures, config, full, piecewise, session_of
 from session_builder import SessionBuilder
 
 from profilemate.advise import TOPICS
@@ -36,6 +37,16 @@ def after(before: SessionBuilder, max_model_len: int, cut: int = 0) -> SessionBu
     return session
 
 
+def ladder_session(folder: Path, has_memory: bool = True) -> Path:
+    """Decodes of 3, 5 and 8 and mixed batches of 11 on graphs of 1, 2, 8 and 16 tokens."""
+    sizes = [1, 2, 8, 16]
+    passes = [*[full(8, 3)] * 10, full(8, 5), full(8, 8), piecewise(16, 11)] * 20
+    made = captures([1, 2, 8], sizes)
+    if not has_memory:
+        made = [{**row, "memory_bytes": None} for row in made]
+    return Path(session_of(folder, config(sizes), made, passes).path)
+
+
 def advise(*arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *flags, "-m", "profilemate", "advise", *arguments],
@@ -51,6 +62,30 @@ def test_text_of_a_session(before: SessionBuilder, capsys: pytest.CaptureFixture
     assert "   Set: --max-model-len 448" in lines
     assert err == ""
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes"), [("3", "8 16"), ("4", "8 11 16"), ("0.4s", "3 8 16"), ("0.4 s", "3 8 16"), ("40MiB", "3 8 16")]
+)
+def test_a_budget_of_captures(words: str, sizes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = ladder_session(tmp_path)
+    assert main(["advise", str(path), "--topic", "capture_sizes", "--capture-budget", words]) == 0
+    assert f"Set: --cudagraph-capture-sizes {sizes}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["0", "-3", "0s", "many", "5m", "1e9", "", "20 graphs", "0MiB"])
+def test_what_is_no_budget(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["advise", str(tmp_path), f"--capture-budget={words}"])
+    assert ended.value.code == 2
+    assert "is not a budget; for instance 20 (graphs), 5s or 500MiB" in capsys.readouterr().err
+
+
+def test_a_budget_of_memory_where_none_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = ladder_session(tmp_path, has_memory=False)
+    assert main(["advise", str(path), "--capture-budget", "40MiB"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "a budget of memory needs the memory that captures took" in err
 
 
 def test_json_of_a_session(before: SessionBuilder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,21 @@ def test_a_budget_of_seconds_or_bytes_is_kept(tmp_path: Path) -> None:
         assert plan.advised.price.seconds == pytest.approx(0.01 * (3 + 8 + 16 + 3 + 8))
 
 
+def test_fewer_graphs_than_now_are_advised_on_request_at_their_price(tmp_path: Path) -> None:
+    """Three graphs of sizes 8 and 16 (8 has two modes, 16 the mixed one): decodes of 3 run at 8 as they do now."""
+    session = session_of(tmp_path, config(SIZES), CAPTURES, traffic())
+    finding = capture_sizes.advise(session, Budget(graphs=3))[0]
+    assert finding.flags == ("--cudagraph-capture-sizes 8 16",)
+    assert finding.level == LOOK and finding.title.startswith("Capture sizes within 3 graphs: padding ")
+    assert next(gain for gain in finding.gains if gain.unit == "tokens").expected == 20 * (12 * 8 + 16 + 100)
+
+
+def test_a_budget_below_what_decode_batches_need_is_raised_and_said_to_be(tmp_path: Path) -> None:
+    finding = capture_sizes.advise(session_of(tmp_path, config(SIZES), CAPTURES, traffic()), Budget(graphs=1))[0]
+    assert finding.numbers["advised"]["graphs"] == 3
+    assert "That is more than the budget of 1 graph" in finding.says
+
+
 @pytest.mark.parametrize(("times", "level"), [(15, THIN), (16, ACT)])
 def test_below_the_minimum_of_passes_nothing_is_advised(tmp_path: Path, times: int, level: str) -> None:
     """13 passes of each round count: 195 and 208."""

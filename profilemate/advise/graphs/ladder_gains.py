@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from profilemate.advise.finding import Gain
 from profilemate.advise.graphs import recount, words
 from profilemate.advise.graphs.batches import BLOCKS
-from profilemate.advise.graphs.plan import Budget, Plan, Problem, choose_sizes
+from profilemate.advise.graphs.plan import Problem, choose_sizes
 from profilemate.advise.graphs.recount import Range
 
 if TYPE_CHECKING:
     from profilemate.advise.graphs.batches import Batches
     from profilemate.advise.graphs.costs import CostModel
+    from profilemate.advise.graphs.plan import Budget, Plan
     from profilemate.advise.graphs.reading import GraphData
     from profilemate.advise.graphs.setup import Setup
 
@@ -27,11 +28,11 @@ class Ranges:
     time_ratio: Range | None
 
 
-def ranges_of(data: GraphData, model: CostModel, found: Plan) -> Ranges:
+def ranges_of(data: GraphData, model: CostModel, found: Plan, budget: Budget) -> Ranges:
     """Draws over the session's stretches under the advised ladder, widened by what it does out of sample."""
     setup, batches = data.setup, data.batches
     blocks = recount.under(batches, found.advised.ladder, found.reach)
-    elsewhere = _out_of_sample(setup, batches, model)
+    elsewhere = _out_of_sample(setup, batches, model, budget)
     padding = recount.resampled(
         [one.padded_within - one.tokens_within for one in blocks], [one.padded_within for one in blocks]
     )
@@ -50,7 +51,7 @@ def ranges_of(data: GraphData, model: CostModel, found: Plan) -> Ranges:
     )
 
 
-def _out_of_sample(setup: Setup, batches: Batches, model: CostModel) -> recount.Count:
+def _out_of_sample(setup: Setup, batches: Batches, model: CostModel, budget: Budget) -> recount.Count:
     """Each half of the blocks under the ladder that was fitted to the other half: what fitting alone makes look good."""
     halves = [
         replace(batches, groups=tuple(b for b in batches.groups if b.block % 2 == side)).merged() for side in (0, 1)
@@ -58,7 +59,7 @@ def _out_of_sample(setup: Setup, batches: Batches, model: CostModel) -> recount.
     reach = Problem.of(setup, batches, model).reach
     found = recount.Count()
     for fitted, other in (halves, halves[::-1]):
-        sizes = choose_sizes(setup, Problem.of(setup, fitted, model), Budget()).advised
+        sizes = choose_sizes(setup, Problem.of(setup, fitted, model), budget).advised
         found += recount.total(recount.under(other, setup.rules.ladder(sizes), reach))
     return found
 

@@ -37,6 +37,11 @@ class Budget:
     seconds: float | None = None
     memory_bytes: float | None = None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether it is another one than as many graphs as now."""
+        return self != Budget()
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -11,7 +11,7 @@ from profilemate.advise.words import counted, percent
 
 if TYPE_CHECKING:
     from profilemate.advise.graphs.costs import CostModel
-    from profilemate.advise.graphs.plan import Choice, Plan
+    from profilemate.advise.graphs.plan import Budget, Choice, Plan
     from profilemate.advise.graphs.reading import GraphData
 
 PADDED = "padded tokens of all passes"
@@ -52,13 +52,21 @@ def price(choice: Choice) -> str:
     return ", ".join(parts)
 
 
-def ladder_title(level: str, found: Plan) -> str:
+def allowed(budget: Budget) -> str:
+    """`20 graphs`, `5 s of captures`, `500 MiB of graphs`."""
+    if budget.graphs is not None:
+        return counted(budget.graphs, "graph")
+    if budget.seconds is not None:
+        return f"{budget.seconds:g} s of captures"
+    return f"{(budget.memory_bytes or 0) / MIB:,.0f} MiB of graphs"
+
+
+def ladder_title(level: str, found: Plan, budget: Budget) -> str:
     """One line about the ladder."""
     now, then = found.present, found.advised
-    if level == ACT:
-        title = (
-            f"Other capture sizes: padding {percent(now.count.padding_share)} -> {percent(then.count.padding_share)}"
-        )
+    if level == ACT or budget.is_given:
+        what = f"Capture sizes within {allowed(budget)}" if budget.is_given else "Other capture sizes"
+        title = f"{what}: padding {percent(now.count.padding_share)} -> {percent(then.count.padding_share)}"
         before, after = now.count.uncovered_within, then.count.uncovered_within
         return title if before == after else f"{title}, {before:,} -> {passes(after)} without a graph"
     if level == LOOK:
@@ -66,7 +74,7 @@ def ladder_title(level: str, found: Plan) -> str:
     return f"The capture sizes fit the traffic: {percent(now.count.padding_share)} padding"
 
 
-def ladder_says(data: GraphData, model: CostModel, found: Plan) -> str:
+def ladder_says(data: GraphData, model: CostModel, found: Plan, budget: Budget) -> str:
     """What was counted, what the advised ladder brings and takes."""
     now, then, batches = found.present, found.advised, data.batches
     within = now.count
@@ -88,7 +96,8 @@ def ladder_says(data: GraphData, model: CostModel, found: Plan) -> str:
             "up to these for traffic that grows."
         )
     if found.raised:
-        sentences.append("That is more graphs than now: fewer would leave decode batches without one.")
+        limit = f"the budget of {allowed(budget)}" if budget.is_given else "the graphs that there are now"
+        sentences.append(f"That is more than {limit}: less would leave decode batches without a graph.")
     notes = (
         (batches.lost, "passes have no row any more (size cap or losses) and are not in this"),
         (batches.unclear, "passes may have been uniform decodes; they are counted as not"),
