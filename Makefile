@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
 STAMP := $(VENV)/.profilemate-installed
 DEV_STAMP := $(VENV)/.profilemate-dev-installed
+SPARK := $(VENV)/spark
 
-.PHONY: help demo test lint bench bench-gate clean gpu-check compat
+.PHONY: help demo test lint bench bench-gate clean gpu-check compat soak fleet-spark
 
 help:
 	@echo "make demo   install the real vLLM CPU build, serve a tiny model under ProfileMate, show what it saw"
@@ -15,6 +16,8 @@ help:
 	@echo "make bench  what ProfileMate costs: measures it for ten minutes and writes the documents' figures"
 	@echo "make gpu-check   graph and KV oracles on this machine's GPU, if it has one (docs/gpu-check.md); no network"
 	@echo "make compat      hooks and counts against fifteen vLLM versions; downloads some 6 GB the first time, keeps 0.4 GB"
+	@echo "make soak        twenty minutes of broken things under a server that works; writes the table of docs/reliability.md"
+	@echo "make fleet-spark the fleet's queries on a local Spark session beside DuckDB; needs Java, downloads 450 MB the first time"
 	@echo "make clean  remove the virtual environment and caches"
 
 $(BIN)/python:
@@ -54,6 +57,15 @@ gpu-check:
 # Wheels are downloaded once and only their Python files are kept, outside this folder.
 compat: $(DEV_STAMP)
 	$(BIN)/python tools/compat $(COMPAT_OPTIONS)
+
+# Loopback only; SOAK_OPTIONS="--minutes 60 --seed 7".
+soak: $(DEV_STAMP)
+	$(BIN)/python benchmarks/soak $(SOAK_OPTIONS)
+
+# PySpark lies in a folder of its own: nothing else here needs it.
+fleet-spark: $(DEV_STAMP)
+	@test -d $(SPARK) || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $(SPARK) 'pyspark>=4,<5' py4j
+	PYTHONPATH=$(SPARK) FLEET_SPARK=wanted $(BIN)/python -m pytest tests/fleet/test_fleet_spark.py
 
 clean:
 	rm -rf $(VENV) demo/.cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

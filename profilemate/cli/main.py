@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from profilemate import __version__
 from profilemate.session.errors import SessionError
+from profilemate.session.records import printable
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -47,6 +49,7 @@ COMMANDS = (
     Command("list", "the sessions of a folder"),
     Command("show", "one session: processes, files, rows, health"),
     Command("merge", "join the sessions of several hosts"),
+    Command("fleet", "many sessions as a Parquet data set, and questions about all of them"),
     Command("prune", "remove old sessions"),
     Command("doctor", "check whether ProfileMate can work here, and why not"),
 )
@@ -88,6 +91,9 @@ def command_parser(command: Command, module: Any) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure, 2 for bad input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # names that its encoding does not have
+            stream.reconfigure(errors="backslashreplace")
     if not arguments:
         top_parser().print_help(sys.stderr)
         return BAD_INPUT
@@ -122,5 +128,5 @@ def guarded(module: Any, parsed: argparse.Namespace) -> int:
 
 def complain(sentence: str, code: int) -> int:
     """One sentence on stderr."""
-    sys.stderr.write(f"profilemate: {sentence}\n")
+    sys.stderr.write(f"profilemate: {printable(sentence)}\n")
     return code

@@ -36,6 +36,12 @@ class Progress:
         sys.stderr.write(f"{CLEAR_LINE}{self._doing}: {text}")
         sys.stderr.flush()
 
+    def clear(self) -> None:
+        """Leave a clean line, for other output; the next `show` goes on."""
+        if self._shown:
+            sys.stderr.write(CLEAR_LINE)
+            sys.stderr.flush()
+
     def __enter__(self) -> Progress:
         """Nothing is shown yet."""
         return self
@@ -44,6 +50,4 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave a clean line."""
-        if self._shown:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
+        self.clear()

@@ -14,6 +14,7 @@ from profilemate.export.readme_files import current_metadata
 from profilemate.export.text import short_lines, summary_lines
 from profilemate.session.alive import living
 from profilemate.session.find import LATEST, find_session
+from profilemate.session.records import printable
 from profilemate.session.session import Session
 
 EPILOG = """examples:
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     running = living(session)
     if running:
         lines.insert(2, f"Still running: {', '.join(process.role for process in running)}; the numbers are so far")
-    sys.stdout.write("\n".join([*lines, "", f"Files: {session.path}"]) + "\n")
+    sys.stdout.write("\n".join(map(printable, [*lines, "", f"Files: {session.path}"])) + "\n")
     return 0
 
 
@@ -52,4 +53,4 @@ def _record(session: Session) -> dict[str, Any]:
 
 def short_summary(session_path: str | Path) -> str:
     """Some ten lines for the end of a run. Raises SessionError where there is no session."""
-    return "\n".join(short_lines(_record(Session(Path(session_path)))))
+    return "\n".join(map(printable, short_lines(_record(Session(Path(session_path))))))

@@ -12,16 +12,20 @@ def seconds(nanoseconds: int | None) -> str:
     """Seconds with six decimals, rounded from whole nanoseconds; empty where unknown."""
     if nanoseconds is None:
         return ""
-    sign, rounded = ("-" if nanoseconds < 0 else ""), (abs(nanoseconds) + 500) // 1000
-    return f"{sign}{rounded // 1_000_000}.{rounded % 1_000_000:06d}"
+    if nanoseconds < 0:
+        return "-" + seconds(-nanoseconds)
+    return _with_six_decimals(str((nanoseconds + 500) // 1000))
 
 
 def milliseconds(nanoseconds: int | None) -> str:
     """Milliseconds with six decimals, which is every nanosecond; empty where unknown."""
     if nanoseconds is None:
         return ""
-    sign, whole = ("-" if nanoseconds < 0 else ""), abs(nanoseconds)
-    return f"{sign}{whole // 1_000_000}.{whole % 1_000_000:06d}"
+    return "-" + milliseconds(-nanoseconds) if nanoseconds < 0 else _with_six_decimals(str(nanoseconds))
+
+
+def _with_six_decimals(millionths: str) -> str:
+    return f"{millionths[:-6]}.{millionths[-6:]}" if len(millionths) > 6 else f"0.{millionths:0>6}"
 
 
 def number(value: int | None) -> str:
@@ -32,7 +36,8 @@ def number(value: int | None) -> str:
 @lru_cache(4096)
 def word(value: str) -> str:
     """A text cell: never a spreadsheet formula, a separator, a quote or a control character."""
-    clean = "".join(c if c.isprintable() and c not in ',"' else "_" for c in value)
+    is_clean = value.isprintable() and "," not in value and '"' not in value
+    clean = value if is_clean else "".join(c if c.isprintable() and c not in ',"' else "_" for c in value)
     return "'" + clean if clean.startswith(FORMULA_STARTS) else clean
 
 

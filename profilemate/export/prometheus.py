@@ -10,6 +10,7 @@ from profilemate.export import retention
 from profilemate.export.analysis import Analysis, analyze
 from profilemate.export.atomic import replacing
 from profilemate.session.errors import SessionError
+from profilemate.session.records import text
 from profilemate.session.session import Session
 from profilemate.session.views import GraphWorker, engine_config, graph_workers
 from profilemate.trackers.cuda_graphs import events as graph_events
@@ -156,7 +157,7 @@ def render(session: Session) -> str:
     except ImportError as error:
         raise SessionError("--format prometheus needs a package: pip install prometheus_client") from error
     analysis = analyze(session)
-    labels = {"model_name": str(engine_config(analysis.session).get("model", "")), "session": session.info.session_id}
+    labels = {"model_name": text(engine_config(analysis.session).get("model")), "session": session.info.session_id}
     samples = Samples(library, labels, session.info.created_wall_ns)
     _add_kv(analysis, samples)
     _add_graphs(analysis, samples)

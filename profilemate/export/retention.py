@@ -65,8 +65,11 @@ def cap_of(session: Session) -> int:
 def recorded_in(session: Session) -> Path | None:
     """The folder that the session was recorded in, if it still lies there: a copy elsewhere is nobody's to tidy up."""
     directory = session.info.settings.get("directory")
-    parent = session.path.resolve().parent
-    return parent if isinstance(directory, str) and _same_folder(directory, parent) else None
+    try:
+        parent = session.path.resolve().parent
+        return parent if isinstance(directory, str) and _same_folder(directory, parent) else None
+    except (OSError, ValueError, RuntimeError):  # no path at all, or links in a circle
+        return None
 
 
 def _same_folder(directory: str, parent: Path) -> bool:

@@ -220,6 +220,16 @@ def worker_has_device(result: Any, wrapper: Any) -> None:
     THIS.flush()
 
 
+def worker_phase_begins(worker: Any) -> None:
+    """A worker warms up: its role, where nothing told it before.
+
+    Ray gives the class of an actor copies of all methods that it inherits, made before a plugin of the worker can hook them,
+    so vLLM's older Ray executor calls `init_device` past the hook on `WorkerWrapperBase`.
+    """
+    if "Worker" not in THIS.roles:
+        worker_has_device(None, worker)
+
+
 def group_ranks() -> tuple[dict[str, int], dict[str, int]]:
     """Rank and size of this process in each of vLLM's process groups that exists."""
     ranks: dict[str, int] = {}
@@ -246,6 +256,12 @@ def _phase_hook(name: str, module: str, target: str, phase_name: str) -> Hook:
         if depth == 0:
             THIS.flush()
 
+    def enter_worker(worker: Any) -> int:
+        worker_phase_begins(worker)
+        return phase.enter(phase_name)
+
+    if module in (GPU_WORKER, CPU_WORKER):
+        return Hook(name, "probe", module, target, SCOPE, enter_worker, leave, (SELF,), optional=True)
     return Hook(name, "probe", module, target, SCOPE, enter, leave, optional=True)
 
 

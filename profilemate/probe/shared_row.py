@@ -27,6 +27,7 @@ class SharedRow:
         """`stream` has the table that holds the common columns."""
         self._base = stream.table
         self.stream = stream
+        stream.comes_last = True
         self.parts: list[Part] = []
         self.streams: tuple[Stream, ...] = (stream,)
         """What to write when the row is made; the row comes after what happened before it."""

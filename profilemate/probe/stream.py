@@ -26,16 +26,21 @@ class Stream:
     """Rows wait in `pending` (any thread may append) until the process flushes; then they are one write(2).
 
     `add` takes a row as a tuple, or the text of several rows: events that come many at a time share most of their cells.
-    `detail` streams may lose their oldest segments to the size cap.
+    `detail` streams may lose their oldest segments to the size cap. Of one where the `newest_counts`, rows of totals stand
+    for all before them.
     """
 
     turn_at_bytes = sys.maxsize
     """When another segment is due; for `detail` streams, set by the writer."""
 
-    def __init__(self, table: Table, detail: bool = True) -> None:
+    comes_last = False
+    """Whether a row stands for rows of other streams, which have to be on disk before it."""
+
+    def __init__(self, table: Table, detail: bool = True, newest_counts: bool = False) -> None:
         """Nothing is opened yet."""
         self.table = table
         self.detail = detail
+        self.newest_counts = newest_counts
         self.pending: deque[tuple[Any, ...] | str] = deque()
         self.add = self.pending.append
         self.forget_file()

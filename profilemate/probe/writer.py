@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import errno
+import operator
 import os
 import time
 from collections.abc import Callable
@@ -22,8 +23,11 @@ LONGEST_PAUSE_NS = 60 * SECOND_NS
 CALM_NS = 60 * SECOND_NS
 """So long after a pause the next one is as short as the first."""
 
+COMES_LAST = operator.attrgetter("comes_last")
 SEGMENTS_PER_SHARE = 8
 SMALLEST_SEGMENT_BYTES = 16 << 10
+TOTALS_PER_SEGMENT = 8
+"""A file of totals begins anew once it has more than such a part of a segment's bytes: else totals alone fill a small share."""
 
 
 class Writer:
@@ -51,16 +55,17 @@ class Writer:
         self._slow: list[int] = []
         self._next_look_ns = 0
         self._was_paused = False
+        self._told_segments: set[str] = set()
         for stream in self.streams.values():
             if not is_our_file(stream):
                 stream.descriptor = -1
             stream.close()
             stream.forget_file()
 
-    def stream(self, table: Table, detail: bool = True) -> Stream:
+    def stream(self, table: Table, detail: bool = True, newest_counts: bool = False) -> Stream:
         """The stream of a table, made at the first call."""
         if table.name not in self.streams:
-            self.streams[table.name] = Stream(table, detail)
+            self.streams[table.name] = Stream(table, detail, newest_counts)
             self._limit(self.streams[table.name])
         return self.streams[table.name]
 
@@ -88,7 +93,7 @@ class Writer:
                 return
             if self._was_paused or now >= self._next_look_ns:
                 self._look_around(now)
-            for stream in self.streams.values():
+            for stream in sorted(self.streams.values(), key=COMES_LAST):
                 if stream.pending:
                     now = self._write(stream, now)
         finally:
@@ -242,16 +247,35 @@ class Writer:
             return False
         stream = max(full, key=lambda candidate: candidate.kept_bytes)
         segment = stream.segments[0]
-        for write_totals in self.before_drop:
-            write_totals()
-        if not self._write_kept(now):
+        if not self._write_totals(now):
             return False
-        self.gaps.add((now, stream.table.name, segment.rows, "size_cap"))
+        if segment.path not in self._told_segments:  # the removal may fail, and be tried again
+            self.gaps.add((now, stream.table.name, segment.rows, "size_cap"))
+            self._told_segments.add(segment.path)
         if not self._write_kept(now):
             return False
         with contextlib.suppress(FileNotFoundError):
             os.unlink(segment.path)
         del stream.segments[0]
+        self._told_segments.discard(segment.path)
+        return True
+
+    def _write_totals(self, now: int) -> bool:
+        """Write all totals anew; older ones of which enough have come together go once the new ones are on disk."""
+        replaced = [stream for stream in self.streams.values() if stream.newest_counts]
+        for stream in replaced:
+            if stream.num_bytes * TOTALS_PER_SEGMENT > self.segment_bytes:
+                with contextlib.suppress(OSError):
+                    stream.start_segment()
+        for write_totals in self.before_drop:
+            write_totals()
+        if not self._write_kept(now):
+            return False
+        for stream in replaced:
+            while stream.segments and stream.num_bytes:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(stream.segments[0].path)
+                del stream.segments[0]
         return True
 
     def _write_kept(self, now: int) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from math import sqrt
+from operator import mul
 
 BUCKET_BITS = 8
+WAITING = 4096
+"""So many events are taken in at a time, which is several times as fast as one by one."""
 
 
 class Durations:
@@ -13,19 +16,55 @@ class Durations:
 
     def __init__(self) -> None:
         """Nothing added yet."""
-        self.count = self.total_ns = self._squares = self.max_ns = 0
-        self.min_ns: int | None = None
+        self._count = self._total_ns = self._squares = self._max_ns = 0
+        self._min_ns: int | None = None
         self._buckets: Counter[int] = Counter()
+        self._waiting: list[int] = []
 
     def add(self, ns: int) -> None:
         """One event."""
-        self.count += 1
-        self.total_ns += ns
-        self._squares += ns * ns
-        self.max_ns = max(self.max_ns, ns)
-        self.min_ns = ns if self.min_ns is None else min(self.min_ns, ns)
-        shift = max(0, ns.bit_length() - BUCKET_BITS)
-        self._buckets[(ns >> shift) << shift] += 1
+        self._waiting.append(ns)
+        if len(self._waiting) >= WAITING:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        waiting = self._waiting
+        if not waiting:
+            return
+        self._count += len(waiting)
+        self._total_ns += sum(waiting)
+        self._squares += sum(map(mul, waiting, waiting))
+        self._max_ns = max(self._max_ns, *waiting)
+        least = min(waiting)
+        self._min_ns = least if self._min_ns is None else min(self._min_ns, least)
+        for ns, count in Counter(waiting).items():
+            shift = max(0, ns.bit_length() - BUCKET_BITS)
+            self._buckets[(ns >> shift) << shift] += count
+        waiting.clear()
+
+    @property
+    def count(self) -> int:
+        """How many events."""
+        self._take_in()
+        return self._count
+
+    @property
+    def total_ns(self) -> int:
+        """Their sum."""
+        self._take_in()
+        return self._total_ns
+
+    @property
+    def max_ns(self) -> int:
+        """The longest one, 0 where there was none."""
+        self._take_in()
+        return self._max_ns
+
+    @property
+    def min_ns(self) -> int | None:
+        """The shortest one, None where there was none."""
+        self._take_in()
+        return self._min_ns
 
     @property
     def mean_ns(self) -> float | None:

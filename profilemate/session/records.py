@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 LARGEST_JSON_BYTES = 16 << 20
+MOST_JSON_PARTS = 500_000
+"""Lists and objects; each takes some hundred bytes of memory."""
+DEEPEST_JSON = 60
+"""Our records have five levels; what is deeper could be read and not be written again."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,8 @@ class ProcessInfo:
 
     @property
     def name(self) -> str:
-        """Name of the process folder, unique in the session."""
-        return self.folder.name
+        """Name of the process folder, unique in the session as far as its characters can be shown."""
+        return printable(self.folder.name)
 
     def rank(self, group: str) -> int:
         """Rank in a parallel group ("dp", "pp", "tp", ...), 0 where there is no such group."""
@@ -85,26 +90,63 @@ class ProcessInfo:
         return time_ns + self.offset_ns
 
 
+def read_plain(path: Path, most: int = LARGEST_JSON_BYTES) -> bytes:
+    """A plain file's content, never through a link and never waiting for a pipe. Raises OSError, ValueError if it is larger."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("not a plain file")
+        if found.st_size > most:
+            raise ValueError(f"larger than {most >> 20} MiB")
+        return file.read(most)
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises OSError or ValueError."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > LARGEST_JSON_BYTES:
-            raise ValueError("larger than 16 MiB")
-        try:
-            record = json.loads(file.read(LARGEST_JSON_BYTES))
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
+    """A JSON object from a plain file; see `json_object`. Raises OSError or ValueError."""
+    return json_object(read_plain(path))
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """A JSON object in which everything can be computed with and written again. Raises ValueError.
+
+    What is no JSON although Python takes it (NaN, infinity), or fits nowhere (an integer beyond 64 bits), is None.
+    """
+    if data.count(b"[") + data.count(b"{") > MOST_JSON_PARTS:
+        raise ValueError("too many lists and objects")
+    try:
+        record = _usable(json.loads(data), 0)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     return record
+
+
+def _usable(value: Any, depth: int) -> Any:
+    if depth > DEEPEST_JSON:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_usable(key, depth): _usable(one, depth + 1) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_usable(one, depth + 1) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 else value
+
+
+def printable(line: str) -> str:
+    """A line without control characters, which would reach a terminal, and without those that turn its order round."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 def text(value: Any) -> str:
     """Text of one printable line: control characters would reach a terminal."""
     if value is None:
         return ""
-    line = str(value)[:4000]
-    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+    return printable(str(value)[:4000])
 
 
 def whole(value: Any) -> int:
@@ -155,7 +197,7 @@ def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
         folder=folder,
         role=text(record.get("role")) or named.role,
         roles=tuple(text(role) for role in items_of(record.get("roles"))) or named.roles,
-        ranks={text(k): v for k, v in table_of(record.get("ranks")).items() if isinstance(v, int)},
+        ranks={text(k): whole(v) for k, v in table_of(record.get("ranks")).items() if isinstance(v, int)},
         engine_index=index if isinstance(index, int) and 0 <= index < 1 << 31 else None,
         host=text(record.get("host")) or named.host,
         pid=whole(record.get("pid")) or named.pid,

@@ -13,7 +13,7 @@ from profilemate.schema import names
 from profilemate.schema.table import Table
 from profilemate.session.errors import SessionError
 from profilemate.session.faults import Faults
-from profilemate.session.records import ProcessInfo, SessionInfo, process_info, read_json, session_info
+from profilemate.session.records import ProcessInfo, SessionInfo, printable, process_info, read_json, read_plain, session_info
 from profilemate.session.stream import Row, first_and_last_rows, open_segments, stream_rows
 
 ROLE_ORDER = {"APIServer": 0, "LLM": 0, "Script": 0, "EngineCore": 1, "Worker": 2}
@@ -66,7 +66,7 @@ class Session:
         return process_info(self._json(folder / names.PROCESS_FILE), folder)
 
     def _json(self, path: Path) -> dict[str, Any]:
-        where = f"{path.parent.name}/{path.name}"
+        where = f"{printable(path.parent.name)}/{path.name}"
         try:
             record = read_json(path)
         except FileNotFoundError:
@@ -89,7 +89,7 @@ class Session:
         """Changes whenever a stream or a record does, and survives a copy to another machine."""
         digest = hashlib.sha256(f"{names.FORMAT}\n".encode())
         for path in [self.path / names.SESSION_FILE, *_stream_files(self.path)]:
-            digest.update(f"{path.relative_to(self.path)} {_size(path)}\n".encode())
+            digest.update(os.fsencode(f"{path.relative_to(self.path)} {_size(path)}\n"))
             if path.suffix == ".json":
                 digest.update(_content(path))
         return digest.hexdigest()[:32]
@@ -148,6 +148,6 @@ def _size(path: Path) -> int:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError:
+        return read_plain(path)
+    except (OSError, ValueError):
         return b""

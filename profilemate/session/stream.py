@@ -12,6 +12,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 from profilemate.schema.table import Table
 from profilemate.session.faults import Faults
+from profilemate.session.records import printable
+from profilemate.session.whole_chunks import (
+    SHORT_INTEGER,
+    Convert,
+    booleans,
+    chunks,
+    integers,
+    required_integers,
+    split,
+    texts,
+    typed,
+)  # fmt: skip
 
 Row = tuple[Any, ...]
 Reader = Callable[[str], Any]
@@ -19,8 +31,6 @@ Reader = Callable[[str], Any]
 BLOCK_BYTES = 1 << 18
 LONGEST_LINE_BYTES = 1 << 16
 LONGEST_INTEGER = 20
-SHORT_INTEGER = 18
-"""Characters of an integer that surely needs no more than 64 bits."""
 ABSENT = -1
 
 TORN_TAIL = "last row torn, left out"
@@ -72,7 +82,7 @@ def _inode(segment: OpenSegment) -> int:
 
 
 def _open(path: Path, faults: Faults) -> OpenSegment | None:
-    name = f"{path.parent.name}/{path.name}"
+    name = f"{printable(path.parent.name)}/{path.name}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -175,30 +185,43 @@ def reader_of(table: Table, column: str) -> Reader:
     return boolean if kind == "bool" else str
 
 
-def cells_of(
-    lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]
-) -> Iterator[tuple[list[str], list[int]]]:
-    """Cells of each row, with the places of the columns, ABSENT for one that the writer's version did not have yet.
+CONVERTS: dict[Reader, Convert] = {
+    integer: integers, required_integer: required_integers, boolean: booleans, str: texts,
+}  # fmt: skip
+"""The same for whole columns."""
+
+
+class Layout(NamedTuple):
+    """Where in the lines of a file the wanted columns are; `present` is a cell that is empty in rows of another table."""
+
+    width: int
+    places: list[int]
+    present: int | None
+
+    def cells_of(self, line: str, found: Counter[str]) -> list[str] | None:
+        """Cells of one line, None where it is no row of the table."""
+        cells = line.split(",")
+        if len(cells) != self.width:
+            found[MALFORMED] += 1
+            return None
+        return cells if self.present is None or cells[self.present] else None
+
+
+def layout_of(lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]) -> Layout | None:
+    """What the header says, ABSENT for a column that the writer's version did not have yet; None where no row is to be read.
 
     A newer writer may have appended columns. A header without most of the columns is that of something else. Where a table
     shares its file, rows that are another one's are left out, and all are if no process wrote it.
     """
     header = next(lines, "").rstrip("\r").split(",")
     if header == [""] or (table.present and table.present not in header and table.columns[0] in header):
-        return
+        return None
     places = [header.index(column) if column in header else ABSENT for column in columns]
     absent = {column for column, place in zip(columns, places, strict=True) if place == ABSENT}
     if absent & REQUIRED or 2 * len(absent) >= len(columns):
         found[WRONG_HEADER] += 1
-        return
-    width = len(header)
-    present = header.index(table.present) if table.present else 0
-    for line in lines:
-        cells = line.split(",")
-        if len(cells) != width:
-            found[MALFORMED] += 1
-        elif cells[present] or not table.present:
-            yield cells, places
+        return None
+    return Layout(len(header), places, header.index(table.present) if table.present else None)
 
 
 def _typed(cells: Sequence[str], readers: list[Reader], places: list[int]) -> Row:
@@ -210,11 +233,25 @@ def _typed(cells: Sequence[str], readers: list[Reader], places: list[int]) -> Ro
 def typed_rows(lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]) -> Iterator[Row]:
     """Rows as tuples of the wanted columns; a row with a cell of the wrong kind is left out."""
     readers = [reader_of(table, column) for column in columns]
-    for cells, places in cells_of(lines, table, columns, found):
-        try:
-            yield _typed(cells, readers, places)
-        except ValueError:
-            found[MALFORMED] += 1
+    layout = layout_of(lines, table, columns, found)
+    if layout is None:
+        return
+    converts = [None if at == ABSENT else CONVERTS[read] for read, at in zip(readers, layout.places, strict=True)]
+    empty = [read("") if at == ABSENT else None for read, at in zip(readers, layout.places, strict=True)]
+    for chunk in chunks(lines):
+        cells = split(chunk, layout.width, layout.present)
+        rows = None if cells is None else typed(cells, converts, layout.places, empty)
+        yield from _one_by_one(chunk, layout, readers, found) if rows is None else rows
+
+
+def _one_by_one(chunk: list[str], layout: Layout, readers: list[Reader], found: Counter[str]) -> Iterator[Row]:
+    for line in chunk:
+        cells = layout.cells_of(line, found)
+        if cells is not None:
+            try:
+                yield _typed(cells, readers, layout.places)
+            except ValueError:
+                found[MALFORMED] += 1
 
 
 def stream_rows(
@@ -253,26 +290,37 @@ def first_and_last_rows(
 
 def _ends_of(lines: Iterator[str], table: Table, key: str, found: Counter[str]) -> Iterator[tuple[Row, Row]]:
     readers = [reader_of(table, column) for column in table.columns]
-    place = table.columns.index(key)
+    layout = layout_of(lines, table, table.columns, found)
+    if layout is None:
+        return
+    place = layout.places[table.columns.index(key)]
     firsts: dict[str, Row] = {}
-    latest: dict[str, list[Sequence[str]]] = {}
-    for cells, places in cells_of(lines, table, table.columns, found):
-        value = cells[places[place]]
-        if value in latest:
-            latest[value] = [latest[value][-1], cells]
+    latest: dict[str, list[list[str]]] = {}
+    for chunk in chunks(lines):
+        rows = split(chunk, layout.width, layout.present)
+        if rows is None:
+            rows = [cells for line in chunk if (cells := layout.cells_of(line, found)) is not None]
+        values = {cells[place] for cells in rows}
+        if len(rows) > 1 and len(values) == 1 and values <= latest.keys():
+            latest[values.pop()] = rows[-2:]
             continue
-        try:
-            firsts[value] = _typed(cells, readers, places)
-        except ValueError:
-            found[MALFORMED] += 1
-            continue
-        latest[value] = [cells]
+        for cells in rows:
+            value = cells[place]
+            if value in latest:
+                latest[value] = [latest[value][-1], cells]
+                continue
+            try:
+                firsts[value] = _typed(cells, readers, layout.places)
+            except ValueError:
+                found[MALFORMED] += 1
+                continue
+            latest[value] = [cells]
     for value, first in firsts.items():
-        yield first, _last_whole(latest[value], readers, places, found) or first
+        yield first, _last_whole(latest[value], readers, layout.places, found) or first
 
 
 def _last_whole(
-    candidates: list[Sequence[str]], readers: list[Reader], places: list[int], found: Counter[str]
+    candidates: Sequence[Sequence[str]], readers: list[Reader], places: list[int], found: Counter[str]
 ) -> Row | None:
     for cells in reversed(candidates):
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from profilemate.frames.packages import load
+from profilemate.session.records import printable
 
 GAP = 2
 NOTHING = "-"
@@ -32,6 +33,7 @@ def width_of_terminal() -> int:
 
 def print_lines(lines: Sequence[str]) -> None:
     """Print sentences; on a terminal they are broken between words."""
+    lines = [printable(line) for line in lines]
     if sys.stdout.isatty():
         width = width_of_terminal()
         broken = [textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False) or [""] for line in lines]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from profilemate.session.records import read_json
+from profilemate.session.records import json_object, read_json
 
 HEAD_BYTES = 16 << 10
 TAIL_BYTES = 4 << 10
@@ -35,10 +34,9 @@ def record_head(path: str | Path) -> dict[str, Any]:
 def _object(text: bytes) -> dict[str, Any]:
     """A JSON object; an empty one where it is none."""
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        return json_object(text)
+    except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def last_lines(path: str | Path) -> list[str]:

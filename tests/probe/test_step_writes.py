@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from writers import TABLE, TOTALS, failing_write, open_writer
 
 from profilemate.probe import install
 from profilemate.probe.process import THIS, Process
+from profilemate.probe.shared_row import SharedRow
+from profilemate.probe.stream import Stream
 from profilemate.probe.writer import Writer
 
 
@@ -113,3 +116,20 @@ def test_counts_are_looked_at_once_a_second_however_often_rows_are_flushed(monke
     for millisecond in range(2500):
         install.at_flush(start + millisecond * 1_000_000)
     assert len(looks) == 3
+
+
+def test_a_row_that_stands_for_others_is_written_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way it is written: a kill between the two writes leaves no total of rows that are not there."""
+    writer = open_writer(tmp_path)
+    row = SharedRow(writer.stream(TABLE))
+    other = writer.stream(TOTALS)
+    row.write_with(other)
+    written: list[str] = []
+    real = Stream.write, Stream.write_simply
+    monkeypatch.setattr(Stream, "write", lambda self, *rest: written.append(self.table.name) or real[0](self, *rest))
+    monkeypatch.setattr(Stream, "write_simply", lambda self: written.append(self.table.name) or real[1](self))
+    for write in (lambda: writer.flush(), lambda: writer.write_simply(row.streams, time.monotonic_ns())):
+        other.add((1,))
+        row.add("1,x")
+        write()
+    assert [name for name, _ in groupby(written)] == ["sums", "numbers"] * 2

@@ -64,6 +64,41 @@ def test_over_the_cap_the_newest_rows_stay_and_totals_come_first(tmp_path: Path)
     assert last_total >= sum(range(dropped))
 
 
+@pytest.mark.parametrize("fails", ["unlink", "the row in gaps"])
+def test_rows_that_could_not_be_removed_at_first_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """As in a folder that is read-only for a while, or on a disk that is full then: the removal is tried again and again."""
+    monkeypatch.setattr(writer_module, "FIRST_PAUSE_NS", 0)
+    monkeypatch.setattr(writer_module, "LONGEST_PAUSE_NS", 0)
+    writer = open_writer(tmp_path, share=100_000)
+    stream, attempts = writer.stream(TABLE), []
+    real_unlink, real_write = os.unlink, writer.gaps.write
+
+    def refused(*arguments: Any) -> None:
+        attempts.append(arguments)
+        raise OSError(errno.EROFS, "read-only")
+
+    if fails == "unlink":
+        monkeypatch.setattr(os, "unlink", refused)
+    else:
+        monkeypatch.setattr(writer.gaps, "write", refused)
+    added = 0
+    while len(attempts) < 5:
+        stream.add((added, "some words"))
+        added += 1
+        writer.flush()
+    monkeypatch.setattr(os, "unlink", real_unlink)
+    monkeypatch.setattr(writer.gaps, "write", real_write)
+    for _ in range(20_000):
+        stream.add((added, "some words"))
+        added += 1
+        writer.flush()
+    kept = streams.rows(tmp_path, "numbers")
+    dropped = sum(int(row["rows"]) for row in streams.rows(tmp_path, "gaps") if row["table"] == "numbers")
+    assert len(kept) + dropped == added and int(kept[-1]["n"]) == added - 1
+
+
 def test_no_rows_are_removed_before_their_totals_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = open_writer(tmp_path, share=100_000)
     stream, sums = writer.stream(TABLE), writer.stream(TOTALS, detail=False)

@@ -57,10 +57,15 @@ def long_session(folder: Path, steps: int) -> Path:
 
 def save(folder: Path, tables: list[Table], frame: pl.DataFrame) -> None:
     """One file with the columns of all tables, those that the frame lacks empty."""
+    laid_out(tables, frame).write_csv(folder / f"{tables[0].name}.csv")
+
+
+def laid_out(tables: list[Table], frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns of all tables as they are written, those that the frame lacks empty."""
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
     missing = [pl.lit(None, pl.String).alias(name) for name in columns if name not in frame.columns]
     words = pl.selectors.boolean().cast(pl.String).str.to_titlecase()
-    frame.with_columns(missing).with_columns(words).select(columns).write_csv(folder / f"{tables[0].name}.csv")
+    return frame.with_columns(missing).with_columns(words).select(columns)
 
 
 def step_frame(steps: int) -> pl.DataFrame:

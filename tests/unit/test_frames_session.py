@@ -100,7 +100,7 @@ def test_an_engine_without_any_row_that_tells_has_no_number(session: SessionBuil
 def test_the_number_is_found_without_the_slow_reader(session: SessionBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
     add_steps(session, 3, (1, 0))
     opened = open_session(session.path)
-    monkeypatch.setattr(stream, "cells_of", None)
+    monkeypatch.setattr(stream, "layout_of", None)
     assert opened.table("engine_steps")["engine_number"].to_list() == [3]
 
 

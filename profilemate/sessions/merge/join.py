@@ -14,6 +14,7 @@ from profilemate.sessions.merge.clocks import Clock, place_clocks
 from profilemate.sessions.merge.engines import Shift, shifts_of
 from profilemate.sessions.merge.pairs import find_pairs
 from profilemate.sessions.merge.parts import Part, read_parts, refuse_unfit
+from profilemate.sessions.merge.seen import Renamed
 from profilemate.sessions.merge.sentences import clock_notes
 from profilemate.sessions.merge.write import free_name, in_one_step, write_process, write_session
 
@@ -25,7 +26,7 @@ class Plan:
     parts: tuple[Part, ...]
     clocks: dict[str, Clock]
     shifts: tuple[Shift, ...]
-    ids: dict[tuple[Path, str], str]
+    ids: Renamed
     notes: tuple[str, ...]
 
     @property
@@ -55,9 +56,9 @@ def plan(paths: Sequence[Path], force: bool = False, on_read: Callable[[int], No
     clocks = place_clocks(parts, pairs)
     shifts = shifts_of(parts)
     notes = [*clock_notes(clocks.values()), *(shift.note for shift in shifts if shift.note), *doubts]
-    if pairs.ids:
+    if num_renamed := len(pairs.ids):
         notes.append(
-            f"{len(pairs.ids):,} requests had other ids in the engine (another secret); they have the front end's here"
+            f"{num_renamed:,} requests had other ids in the engine (another secret); they have the front end's here"
         )
     return Plan(parts, clocks, shifts, pairs.ids, tuple(notes))
 

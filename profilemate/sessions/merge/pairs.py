@@ -7,24 +7,16 @@ with different secrets.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 from profilemate.session.records import ProcessInfo
 from profilemate.sessions.merge.parts import Part
+from profilemate.sessions.merge.seen import Renamed, Seen, SeenRequests
 from profilemate.trackers.requests.events import ARRIVALS, ENDS, IN_ENGINE
-
-Key = tuple[int, int, int | None]
-
-
-class EngineRequest(NamedTuple):
-    """A request as an engine knew it: on which clock, under which id, of which process."""
-
-    boot: str
-    request: str
-    process: ProcessInfo
 
 
 @dataclass
@@ -46,50 +38,64 @@ class Bounds:
             self.most_ns = most_ns if self.most_ns is None else min(self.most_ns, most_ns)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pairs:
     """`bounds` by (front end's clock, engine's clock); `ids` of an engine's requests in the words of the front end."""
 
-    bounds: dict[tuple[str, str], Bounds] = field(default_factory=dict)
-    ids: dict[tuple[Path, str], str] = field(default_factory=dict)
-    """By the engine's process folder and its id, where the two are not the same."""
+    bounds: dict[tuple[str, str], Bounds]
+    ids: Renamed
 
 
 def find_pairs(parts: Sequence[Part]) -> Pairs:
-    """Look at the requests of every front end and every engine once."""
-    engines = dict(_engine_requests(parts))
-    pairs = Pairs()
-    for part in parts:
-        for process in part.processes:
-            _add_front_end(part, process, engines, pairs)
-    return pairs
+    """Look at the requests of every engine and every front end once."""
+    places = [(part, process) for part in parts for process in part.processes]
+    seen, bounds = SeenRequests(), dict[tuple[str, str], Bounds]()
+    for place, (part, process) in enumerate(places):
+        seen.add(_engine_requests(part, process, place))
+    boots = [part.boot_of(process) for part, process in places]
+    for (part, process), boot in zip(places, boots, strict=True):
+        seen.rename(_front_end(part, process, boot, seen, boots, bounds))
+    return Pairs(bounds, seen.renamed([process.folder for _, process in places]))
 
 
-def _engine_requests(parts: Sequence[Part]) -> Iterator[tuple[Key, EngineRequest]]:
+def _engine_requests(part: Part, process: ProcessInfo, place: int) -> Iterator[Seen]:
     columns = ("queued_ns", "scheduled_ns", "prompt_tokens", "request")
-    for part in parts:
-        for process in part.processes:
-            for queued_ns, scheduled_ns, prompt_tokens, request in part.session.rows(process, IN_ENGINE, *columns):
-                if queued_ns and scheduled_ns:
-                    yield (
-                        (queued_ns, scheduled_ns, prompt_tokens),
-                        EngineRequest(part.boot_of(process), request, process),
-                    )
+    for queued_ns, scheduled_ns, prompt_tokens, request in part.session.rows(process, IN_ENGINE, *columns):
+        if queued_ns and scheduled_ns:
+            yield Seen((queued_ns, scheduled_ns, prompt_tokens), place, request)
 
 
-def _add_front_end(part: Part, process: ProcessInfo, engines: dict[Key, EngineRequest], pairs: Pairs) -> None:
-    arrivals: dict[str, int | None] = dict(part.session.rows(process, ARRIVALS, "request", "arrival_ns"))
-    columns = ("request", "end_ns", "queued_ns", "scheduled_ns", "last_token_ns", "prompt_tokens", "reason")
-    for request, end_ns, queued_ns, scheduled_ns, last_ns, prompt_tokens, reason in part.session.rows(
-        process, ENDS, *columns
-    ):
-        seen = engines.get((queued_ns or 0, scheduled_ns or 0, prompt_tokens))
-        if seen is None:
+def _front_end(
+    part: Part,
+    process: ProcessInfo,
+    boot: str,
+    seen: SeenRequests,
+    boots: list[str],
+    bounds: dict[tuple[str, str], Bounds],
+) -> Iterator[tuple[int, str, str]]:
+    """Add what its requests say of the clocks to `bounds`; gives the ids of those that an engine knew by another."""
+    for arrival_ns, row in _ended(part, process):
+        _, request, end_ns, queued_ns, scheduled_ns, last_ns, prompt_tokens, reason = row
+        found = seen.find((queued_ns or 0, scheduled_ns or 0, prompt_tokens))
+        if found is None:
             continue
-        if seen.request != request:
-            pairs.ids[seen.process.folder, seen.request] = request
-        arrival_ns = arrivals.get(request)
-        pairs.bounds.setdefault((part.boot_of(process), seen.boot), Bounds()).add(
+        place, engines_id = found
+        bounds.setdefault((boot, boots[place]), Bounds()).add(
             None if arrival_ns is None else arrival_ns - queued_ns,
             end_ns - last_ns if end_ns and last_ns and reason != "abort" else None,
         )
+        if engines_id != request:
+            yield place, engines_id, request
+
+
+def _ended(part: Part, process: ProcessInfo) -> Iterator[tuple[int | None, tuple[Any, ...]]]:
+    """When each request that ended had arrived, and the row of its end; both streams are in order of their rows' times."""
+    columns = ("time_ns", "request", "end_ns", "queued_ns", "scheduled_ns", "last_token_ns", "prompt_tokens", "reason")
+    arrived = part.session.rows(process, ARRIVALS, "time_ns", "request", "arrival_ns")
+    ended = part.session.rows(process, ENDS, *columns)
+    open_requests: dict[str, int | None] = {}
+    for row in heapq.merge(arrived, ended, key=itemgetter(0)):
+        if len(row) == len(columns):
+            yield open_requests.pop(row[1], None), row
+        else:
+            open_requests[row[1]] = row[2]

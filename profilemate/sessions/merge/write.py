@@ -15,6 +15,7 @@ from profilemate.sessions.inventory import MODE
 from profilemate.sessions.merge.clocks import Clock
 from profilemate.sessions.merge.engines import Shift, shifted
 from profilemate.sessions.merge.parts import Part
+from profilemate.sessions.merge.seen import Renamed
 from profilemate.sessions.state import RUNNING
 from profilemate.trackers.prefix_lookups.events import BLOCKS, LOOKUPS
 from profilemate.trackers.requests.events import IN_ENGINE, PREEMPTIONS
@@ -33,18 +34,16 @@ def free_name(processes: Path, wanted: str) -> str:
     return name
 
 
-def write_process(
-    part: Part, process: ProcessInfo, target: Path, clock: Clock, shift: Shift, ids: dict[tuple[Path, str], str]
-) -> None:
+def write_process(part: Part, process: ProcessInfo, target: Path, clock: Clock, shift: Shift, ids: Renamed) -> None:
     """One process folder: the record with this session's clock and engine number, and the streams."""
     target.mkdir(mode=MODE)
     record = _record_of(part, process, clock)
     _write_json(target / names.PROCESS_FILE, shifted(record, process, shift))
-    others = {request: other for (folder, request), other in ids.items() if folder == process.folder}
+    other_id = ids.of(process.folder)
     for path in _streams(process.folder):
         columns = ID_COLUMNS.get(path.name.partition(".")[0], ())
-        if others and columns:
-            _copy_renamed(path, target / path.name, columns, others)
+        if other_id and columns:
+            _copy_renamed(path, target / path.name, columns, other_id)
         else:
             link_or_copy(path, target / path.name, may_grow=part.entry.state == RUNNING)
 
@@ -82,7 +81,7 @@ def link_or_copy(source: Path, target: Path, may_grow: bool = False) -> None:
     shutil.copyfile(source, target, follow_symlinks=False)
 
 
-def _copy_renamed(source: Path, target: Path, columns: tuple[str, ...], others: dict[str, str]) -> None:
+def _copy_renamed(source: Path, target: Path, columns: tuple[str, ...], other_id: Callable[[str], str]) -> None:
     """A stream with the request ids of the front end that took the requests in."""
     with (
         open(source, encoding="utf-8", errors="surrogateescape", newline="\n") as old,
@@ -96,7 +95,7 @@ def _copy_renamed(source: Path, target: Path, columns: tuple[str, ...], others: 
             cells = line.rstrip("\n").split(",")
             if len(cells) == len(known):
                 for place in places:
-                    cells[place] = others.get(cells[place], cells[place])
+                    cells[place] = other_id(cells[place])
                 line = ",".join(cells) + line[len(line.rstrip("\n")) :]
             new.write(line)
 

@@ -13,7 +13,7 @@ from profilemate.trackers.forward_passes.descriptor import Descriptor, without_g
 from profilemate.trackers.forward_passes.recorder import FORWARD
 
 OTHER_REPLAYS = THIS.writer.stream(events.OTHER_REPLAYS)
-TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
+TOTALS = THIS.writer.stream(events.TOTALS, detail=False, newest_counts=True)
 PHASES = THIS.writer.stream(events.PHASES, detail=False)
 
 MOST_UNCOUNTED = 64

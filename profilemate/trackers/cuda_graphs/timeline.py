@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator
+from operator import itemgetter
 
 from profilemate.export.cells import number, seconds, word
 from profilemate.session.session import Session
@@ -34,7 +35,7 @@ HEADER = (
 
 def rows(session: Session, counted: Counter[str]) -> Iterator[tuple[str, ...]]:
     """The file's rows, engines merged by time. `counted` gets how many there are and how many have a latency."""
-    merged = heapq.merge(*(_passes(session, worker) for worker in graph_workers(session)), key=lambda row: row[:2])
+    merged = heapq.merge(*(_passes(session, worker) for worker in graph_workers(session)), key=itemgetter(0, 1))
     for time_ns, engine, row, latency_ns, clock in merged:
         counted["rows"] += 1
         counted[clock or "without latency"] += 1

@@ -6,6 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 from profilemate.session.durations import Durations
@@ -125,27 +126,39 @@ class StepTotals:
 
 
 class Adder:
-    """Adds steps up, a session having millions."""
+    """Adds steps up, a session having millions: some at a time, column by column."""
 
     ADDED = tuple(name for name in events.COUNTS if name in Step._fields)
     PLACES = tuple(Step._fields.index(name) for name in ADDED)
+    LIMIT, TOKENS = Step._fields.index("limit"), Step._fields.index("step_tokens")
+    WAITING = 1024
 
     def __init__(self) -> None:
         """Nothing added yet."""
         self.sums = [0] * len(self.ADDED)
         self.limits: Counter[str] = Counter()
         self.busy_steps = 0
+        self._waiting: list[Row] = []
 
     def add(self, step: Step) -> None:
         """One step."""
-        cells: Row = step
-        self.sums = [total + (cells[place] or 0) for total, place in zip(self.sums, self.PLACES, strict=True)]
-        self.limits[step.limit] += 1
-        if step.step_tokens:
-            self.busy_steps += 1
+        self._waiting.append(step)
+        if len(self._waiting) >= self.WAITING:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        columns: list[Row] = list(zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        if columns:
+            self.sums = [
+                total + sum(filter(None, columns[place])) for total, place in zip(self.sums, self.PLACES, strict=True)
+            ]
+            self.limits.update(columns[self.LIMIT])
+            self.busy_steps += sum(map(bool, columns[self.TOKENS]))
 
     def totals(self) -> StepTotals:
         """The sums so far."""
+        self._take_in()
         sums = StepTotals(**dict(zip(self.ADDED, self.sums, strict=True)), busy_steps=self.busy_steps)
         for limit in events.LIMITS:
             setattr(sums, limit, self.limits[limit])
@@ -250,21 +263,22 @@ def _add_step(summary: StepSummary, step: Step) -> None:
         summary.unpaired += 1
         return
     summary.schedule.add(step.schedule_ns)
-    summary.phases[step.phase] += 1
+    phase = step.phase
+    summary.phases[phase] += 1
     if step.step_tokens and step.max_step_tokens and step.max_requests:
         tokens, requests = step.step_tokens / step.max_step_tokens, (step.step_requests or 0) / step.max_requests
         summary.under_used += tokens < HALF and requests < HALF
-        if step.phase == DECODE:
+        if phase == DECODE:
             summary.decode_request_use += requests
-        elif step.phase:
+        elif phase:
             summary.prefill_token_use += tokens
 
 
 def _rows_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[tuple[int, Step]]:
     """Engines and steps of one process in order, its files opened now."""
     rows = session.rows(spans[0].process, events.STEPS)
-    by_engine = {span.local_engine: span for span in spans}
-    return ((row[1], _step(by_engine[row[1]], row)) for row in rows if row[1] in by_engine)
+    offset_ns, numbers = spans[0].process.offset_ns, {span.local_engine: span.engine for span in spans}
+    return ((row[1], _step(offset_ns, numbers[row[1]], row)) for row in rows if row[1] in numbers)
 
 
 def steps_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Step]:
@@ -272,13 +286,11 @@ def steps_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Step]:
     return (step for _, step in _rows_of(session, spans))
 
 
-def _step(span: EngineSpan, row: Row) -> Step:
-    time_ns, _, number, scheduled_ns, *cells = row
-    offset_ns = span.process.offset_ns
-    begun_ns = None if scheduled_ns is None else scheduled_ns + offset_ns
-    return Step(time_ns + offset_ns, span.engine, number, begun_ns, *cells)
+def _step(offset_ns: int, engine: int, row: Row) -> Step:
+    begun_ns = None if row[3] is None else row[3] + offset_ns
+    return Step._make((row[0] + offset_ns, engine, row[2], begun_ns, *row[4:]))
 
 
 def steps(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Step]:
     """Steps of all engines in the order in which they ended."""
-    return heapq.merge(*(steps_of(session, group) for group in by_process(spans)), key=lambda step: step.time_ns)
+    return heapq.merge(*(steps_of(session, group) for group in by_process(spans)), key=itemgetter(0))

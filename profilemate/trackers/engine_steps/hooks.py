@@ -28,7 +28,7 @@ MOST_IN_FLIGHT = 64
 """Steps that wait for their output: two with async scheduling, one more than there are pipeline stages otherwise."""
 
 STEP_CELLS = STEP.part(events.STEPS)
-TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
+TOTALS = THIS.writer.stream(events.TOTALS, detail=False, newest_counts=True)
 UNFINISHED = THIS.writer.stream(events.UNFINISHED)
 DUMMY_STEPS = THIS.writer.stream(events.DUMMY_STEPS)
 

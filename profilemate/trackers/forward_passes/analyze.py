@@ -6,6 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 from profilemate.session.durations import Durations
@@ -112,9 +113,7 @@ class ForwardSummary:
 
 def forward_passes(session: Session) -> Iterator[ForwardPass]:
     """Every kept serving pass, engines merged by time."""
-    return heapq.merge(
-        *(_passes(session, worker) for worker in graph_workers(session)), key=lambda one: (one.time_ns, one.engine)
-    )
+    return heapq.merge(*(_passes(session, worker) for worker in graph_workers(session)), key=itemgetter(0, 1))
 
 
 def _passes(session: Session, worker: GraphWorker) -> Iterator[ForwardPass]:

@@ -10,7 +10,7 @@ from profilemate.probe.process import THIS
 from profilemate.trackers.forward_passes import events, runners
 from profilemate.trackers.forward_passes.recorder import FORWARD, contribute
 
-TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
+TOTALS = THIS.writer.stream(events.TOTALS, detail=False, newest_counts=True)
 
 
 UNTOLD = (0,)

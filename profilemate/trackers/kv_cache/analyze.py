@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from profilemate.session.order import nearly_sorted
@@ -112,6 +113,7 @@ class KvSummary:
 
 
 MAY_BE_UNKNOWN = {"preemptions"}
+BEGUN = "begun"
 COLUMN = {name: index for index, name in enumerate(events.STEPS.columns)}
 
 
@@ -167,7 +169,7 @@ def usage_points(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Us
     """Rows of kv_cache_usage.csv in order of time.
 
     Every interval row, one row at the peak of each engine number, and the last state of each engine; the blocks are the
-    sum of what was last known of every engine.
+    sum of what was last known of every engine. One that runs and has not written a row yet has its cache, all of it free.
     """
     best = _peak_spans(spans)
     sources = [
@@ -175,15 +177,29 @@ def usage_points(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Us
         for span in spans
     ]
     states: dict[int, tuple[int, int]] = {}
-    for time_ns, engine, kind, in_use, total in heapq.merge(*sources, key=_order):
+    all_in_use = all_total = 0
+    for time_ns, engine, kind, in_use, total in heapq.merge(_begun(spans), *sources, key=_order):
+        if kind == BEGUN and engine in states:
+            continue
+        in_use_before, total_before = states.get(engine, (0, 0))
         states[engine] = (in_use, total)
-        yield UsagePoint(
-            time_ns,
-            engine,
-            kind,
-            sum(state[0] for state in states.values()),
-            sum(state[1] for state in states.values()),
-        )
+        all_in_use += in_use - in_use_before
+        all_total += total - total_before
+        if kind == BEGUN:
+            continue
+        yield UsagePoint(time_ns, engine, kind, all_in_use, all_total)
+
+
+def _begun(spans: tuple[EngineSpan, ...]) -> list[tuple[int, int, str, int, int]]:
+    """When the process of each engine began: of several engines in one process only the first was there from then on."""
+    total = COLUMN["total_blocks"]
+    points = [
+        (span.process.at(span.process.began_ns), span.engine, BEGUN, 0, span.last_row[total] or 0)
+        for group in by_process(spans)
+        for span in group[:1]
+        if span.table == events.STEPS.name and span.process.began_ns
+    ]
+    return sorted(points)
 
 
 def _order(point: tuple[int, int, str, int, int]) -> tuple[int, bool, int]:
@@ -236,7 +252,7 @@ def _usage_alone(session: Session, span: EngineSpan) -> Iterator[tuple[int, int,
 def evictions(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Eviction]:
     """Every recorded eviction of every engine, in order of time."""
     sources = (_evictions_of(session, group) for group in by_process(spans))
-    return heapq.merge(*sources, key=lambda eviction: eviction[:2])
+    return heapq.merge(*sources, key=itemgetter(0, 1))
 
 
 def _evictions_of(session: Session, spans: tuple[EngineSpan, ...]) -> Iterator[Eviction]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from operator import attrgetter
 
 from profilemate.schema.probe_tables import GAPS
 from profilemate.session.durations import Durations
 from profilemate.session.session import Session
+from profilemate.session.spool import SortedSpool
 from profilemate.trackers.requests import events
 from profilemate.trackers.requests.join import lives
 from profilemate.trackers.requests.life import UNFINISHED, Life, Preemption
@@ -17,6 +19,8 @@ END_NOT_KEPT = "end not kept"
 
 LATENCIES = ("ttft", "tpot", "queue", "whole_queue", "prefill", "decode", "e2e")
 """Attributes of Life without their `_ns`. Time per output token is over requests with two tokens at least."""
+
+VALUE_OF = {name: attrgetter(f"{name}_ns") for name in LATENCIES}
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class RequestSummary:
     cached_tokens: int
     output_tokens: int
     latencies: dict[str, Durations]
-    preemptions: tuple[Preemption, ...]
+    preemptions: SortedSpool[Preemption]
+    preempted_requests: int
     counted_preemptions: int
     """What the requests themselves say; more where the hook of preemptions was not there."""
     without_statistics: int
@@ -59,7 +64,8 @@ class _Tally:
         self.by_reason: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.latencies = {name: Durations() for name in LATENCIES}
-        self.preemptions: list[Preemption] = []
+        self.preemptions: SortedSpool[Preemption] = SortedSpool(attrgetter("time_ns", "engine", "request"))
+        self.preempted = 0
 
     def add(self, life: Life) -> None:
         counts = self.counts
@@ -71,12 +77,17 @@ class _Tally:
         counts["front_end"] += life.arrival_ns is not None or bool(life.reason)
         counts["scheduler"] += life.engine is not None
         counts["without_statistics"] += bool(life.reason and life.output_tokens and not life.has_statistics)
-        counts["backwards"] += any((getattr(life, f"{name}_ns") or 0) < 0 for name in LATENCIES)
-        self.preemptions += life.preempted
+        self.preemptions.extend(life.preempted)
+        self.preempted += bool(life.preempted)
+        backwards = False
         for name, latency in self.latencies.items():
-            value = getattr(life, f"{name}_ns")
-            if value is not None and (name != "tpot" or (life.output_tokens or 0) > 1):
+            value = VALUE_OF[name](life)
+            if value is None:
+                continue
+            backwards = backwards or value < 0
+            if name != "tpot" or (life.output_tokens or 0) > 1:
                 latency.add(max(0, value))
+        counts["backwards"] += backwards
 
 
 def analyze(session: Session) -> RequestSummary:
@@ -95,7 +106,8 @@ def analyze(session: Session) -> RequestSummary:
         cached_tokens=tally.counts["cached"],
         output_tokens=tally.counts["output"],
         latencies=tally.latencies,
-        preemptions=tuple(sorted(tally.preemptions, key=lambda one: (one.time_ns, one.engine, one.request))),
+        preemptions=tally.preemptions,
+        preempted_requests=tally.preempted,
         counted_preemptions=tally.counts["preemptions"],
         without_statistics=tally.counts["without_statistics"],
         without_front_end=requests - tally.counts["front_end"],

@@ -10,7 +10,7 @@ from profilemate.probe.hook import AHEAD, AROUND, AROUND_LISTED, FOLLOWING, SCOP
 from profilemate.probe.process import THIS
 from profilemate.trackers.requests import events, front_end, scheduler, state
 
-TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
+TOTALS = THIS.writer.stream(events.TOTALS, detail=False, newest_counts=True)
 
 
 def write_totals() -> None:

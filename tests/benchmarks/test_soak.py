@@ -1,0 +1,101 @@
+"""The soak of `make soak`, short: one server whose disk fills and one of whose processes stops, until a part is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from soak import places, render, tally
+
+places.make_importable()
+
+from soak import accounts, faults, lives  # noqa: E402 - they import the tests' helpers
+from soak.life import Pace  # noqa: E402
+
+SHORT = Pace(broken_seconds=5, after_seconds=2)
+EPISODE = tally.Episode("clock", 3, 4, {"URLError": 1}, {}, {"ENOSPC": 5}, "gaps")
+END = tally.LifeEnd("worker killed", 0, 0, 100, 60, 40, 90, 50, 41, 10, 20)
+
+
+@pytest.mark.server
+def test_a_server_holds_while_its_disk_fills_and_a_process_stops(tmp_path: Path, tiny_model: Path) -> None:
+    said: list[str] = []
+    record = lives.Record(said.append)
+    around = lives.Surroundings(
+        tiny_model, tmp_path / "life", SHORT, random.Random(), (faults.DiskFull, faults.Stopped)
+    )
+    lives.on_a_small_disk("engine core", around, record, 0)
+    told = {episode.fault: episode for episode in record.episodes}
+    assert len(told) == 4 and all(episode.answered and episode.answered_bare for episode in told.values()), said
+    assert [trouble for episode in record.episodes for trouble in episode.troubles] == []
+    assert set(told["disk filled and freed"].lost) == {"ENOSPC"} and not told["SIGSTOP and SIGCONT"].lost
+    (end,) = record.ends
+    assert end.troubles == () and end.steps > 100 and end.step_rows_named_missing > 0
+
+
+def test_faults_are_summed_by_name() -> None:
+    other = replace(EPISODE, fault="disk")
+    first, second = tally.totals([EPISODE, other, replace(EPISODE, lost={"EROFS": 1}, troubles=("x",))])
+    assert (first.fault, first.times, first.answered, first.failed, first.failed_bare) == ("clock", 2, 6, 2, 0)
+    assert first.lost == {"ENOSPC": 5, "EROFS": 1} and first.troubles == 1
+    assert (second.fault, second.times) == ("disk", 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "last_step", "said"),
+    [
+        ({}, 100, ""),
+        ({"step_rows": 61}, 101, ""),
+        ({"step_rows": 59}, 100, "59 rows and 40 named missing"),
+        ({"step_rows": 62}, 100, "62 rows and 40 named missing"),
+        ({"pass_rows": 48}, 100, "90 passes, 48 rows"),
+        ({}, 99, "the total in the last row is 99"),
+        ({"bytes_kept": 21}, 100, "21 bytes are kept"),
+    ],
+)
+def test_an_account_that_does_not_add_up_is_said(changed: dict[str, int], last_step: int, said: str) -> None:
+    found = accounts.disagreements(replace(END, **changed), last_step)
+    assert (said in found[0] and len(found) == 1) if said else found == []
+
+
+def test_the_document_shows_the_results_that_are_kept() -> None:
+    results = json.loads(places.RESULTS.read_text())
+    shown = places.DOCUMENT.read_text().partition(render.BEGIN)[2].partition(render.END)[0].strip()
+    assert shown == render.text(results).strip()
+    assert results["minutes"] >= 20 and results["kills"]["kills"] >= 200
+    assert {fault["fault"] for fault in results["faults"]} > {one.name for one in faults.SURVIVED}
+
+
+STEP = """
+import struct, sys, time
+import stepped_clock
+before = time.time(), time.time_ns() / 1e9, time.monotonic()
+stepped_clock.register()
+stepped_clock.register()
+with open(sys.argv[1], "r+b") as file:
+    file.write(struct.pack("d", -3600.0))
+after = time.time(), time.time_ns() / 1e9, time.monotonic()
+print([round((now - then) / 60) for now, then in zip(after, before)])
+"""
+
+
+def test_the_clock_steps_for_everybody_in_the_process_but_not_the_one_of_durations(tmp_path: Path) -> None:
+    (tmp_path / "clock").write_bytes(bytes(8))
+    env = {"PYTHONPATH": str(places.STEPPED_CLOCK), "STEPPED_CLOCK": str(tmp_path / "clock")}
+    done = subprocess.run(
+        [sys.executable, "-c", STEP, str(tmp_path / "clock")], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[-60, -60, 0]\n"
+
+
+def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+    with pytest.raises(ValueError, match="lacks the markers"):
+        render.render({"kills": {}}, page)
+    assert page.read_text() == "nothing\n"
