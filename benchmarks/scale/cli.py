@@ -1,4 +1,4 @@
-"""Makes sessions of several sizes and runs the commands that read one on each: is time linear, is memory bounded, are totals true?
+"""Makes sessions of several sizes and runs the commands that read one: is time linear, memory bounded, every total true?
 
 A session is that of a data-parallel server on two hosts. Each table has so many rows: engine steps, block usage, evictions,
 forward passes (once for each of two workers of an engine), device times, and requests as the front ends and the schedulers

@@ -35,9 +35,7 @@ class Result:
         return self.cpu_seconds * MILLION / self.rows
 
 
-def measure_size(
-    folder: Path, rows: int, processes: int, commands: Sequence[str]
-) -> tuple[list[Result], list[str]]:
+def measure_size(folder: Path, rows: int, processes: int, commands: Sequence[str]) -> tuple[list[Result], list[str]]:
     """Results of all commands, and sentences about totals that are not the truth."""
     _say(f"{rows:,} rows, {processes} processes: making the sessions")
     _child("make", folder, rows, processes)

@@ -12,18 +12,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from soak import places, render
 
-if TYPE_CHECKING:
-    from soak.lives import Record
+Tell = Callable[[str], None]
 
 WHOLE_MINUTES = 20.0
 KILLS = 200
 LIVES = 4
+PARTS = ("kills", "servers")
 EXIT_HELD, EXIT_TROUBLE, EXIT_NOT_RUN = 0, 1, 2
 EXIT_INTERRUPTED = 130
 
@@ -50,14 +50,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--minutes", type=float, default=WHOLE_MINUTES, help="at least so long (%(default).0f)")
+    add("--minutes", type=float, default=WHOLE_MINUTES, help="of the servers, at least (%(default).0f)")
     add("--seed", type=int, help="of order, targets and moments; drawn and told where it is left out")
+    add("--only", choices=PARTS, help="one part; the other's results stay")
     add("--kills", type=int, default=KILLS, help="of the scheduler driver (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="where the tally goes beside")
     add("--render", action="store_true", help="run nothing: write the table from benchmarks/soak/results.json")
     options = parser.parse_args(argv)
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1_000_000)
+    options.parts = (options.only,) if options.only else PARTS
     return options
 
 
@@ -89,59 +91,60 @@ def run(options: argparse.Namespace) -> int:
         print(f"[soak {minutes:02}:{seconds:02}] {line}", file=sys.stderr, flush=True)
 
     tell(f"seed {options.seed}")
+    results = {}
     with tempfile.TemporaryDirectory(prefix="profilemate-soak-", ignore_cleanup_errors=True) as folder:
-        kills = kill(Path(folder) / "kills", options, tell)
-        record = live(Path(folder), options, tell, began)
-    results = tally(options, record, kills, (time.monotonic() - began) / 60)
-    keep(options, results)
-    print(render.text(results), flush=True)
-    held = not any(total["troubles"] for total in results["faults"]) and not kills["faults"]
-    return EXIT_HELD if held and not any(end.troubles for end in record.ends) else EXIT_TROUBLE
+        for part in options.parts:
+            started = time.monotonic()
+            counted = (kill if part == "kills" else live)(Path(folder), options, tell)
+            results[part] = {**about(options, (time.monotonic() - started) / 60), **counted}
+    whole = keep(options, results)
+    print(render.text(whole) if whole else json.dumps(results, indent=1), flush=True)
+    return EXIT_TROUBLE if any(render.troubles(part) for part in results.values()) else EXIT_HELD
 
 
-def kill(folder: Path, options: argparse.Namespace, tell: Any) -> dict[str, int]:
+def kill(folder: Path, options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     """The scheduler driver, killed."""
     import killed_drivers
 
-    folder.mkdir()
+    mine = folder / "kills"
+    mine.mkdir()
     tell(f"killing the scheduler driver {options.kills} times")
-    found = killed_drivers.run(folder, options.kills, options.seed, tell)
+    found = killed_drivers.run(mine, options.kills, options.seed, tell)
     for fault in [fault for one in found for fault in one.faults()]:
         tell(f"NOT AS IT SHOULD BE: {fault}")
-    return killed_drivers.summary(found)
+    return dict(killed_drivers.summary(found))
 
 
-def live(folder: Path, options: argparse.Namespace, tell: Any, began: float) -> Record:
+def live(folder: Path, options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     """The servers."""
     import tiny_model
 
     from soak.life import Pace
     from soak.lives import Record, Surroundings, live_all
-
-    end = began + 60 * options.minutes
-    share = max(0.0, end - time.monotonic()) / LIVES
-    around = Surroundings(tiny_model.write_tiny_llama(folder / "model"), folder, Pace(), random.Random(options.seed))
-    record = Record(tell)
-    live_all(around, record, lambda: time.monotonic() >= end, share)
-    return record
-
-
-def tally(options: argparse.Namespace, record: Record, kills: dict[str, int], minutes: float) -> dict[str, Any]:
-    """What is kept of a soak."""
     from soak.tally import as_json, totals
 
+    end = time.monotonic() + 60 * options.minutes
+    around = Surroundings(tiny_model.write_tiny_llama(folder / "model"), folder, Pace(), random.Random(options.seed))
+    record = Record(tell)
+    live_all(around, record, lambda: time.monotonic() >= end, 60 * options.minutes / LIVES)
     return {
-        "command": f"python benchmarks/soak --minutes {options.minutes:g} --seed {options.seed}",
+        "faults": [as_json(total) for total in totals(record.episodes)],
+        "ends": [as_json(end) for end in record.ends],
+        "episodes": [as_json(episode) for episode in record.episodes],
+    }
+
+
+def about(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """How a part was run."""
+    size = f"--kills {options.kills}" if options.only == "kills" else f"--minutes {options.minutes:g}"
+    only = f" --only {options.only}" if options.only else ""
+    return {
+        "command": f"python benchmarks/soak{only} {size} --seed {options.seed}",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "minutes": round(minutes, 1),
-        "seed": options.seed,
         "vllm": vllm_version(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
-        "faults": [as_json(total) for total in totals(record.episodes)],
-        "ends": [as_json(end) for end in record.ends],
-        "kills": kills,
-        "episodes": [as_json(episode) for episode in record.episodes],
     }
 
 
@@ -155,10 +158,16 @@ def vllm_version() -> str:
     return "unknown"
 
 
-def keep(options: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Write the tally, and the document where this was a whole run."""
-    whole = options.minutes >= WHOLE_MINUTES and options.kills >= KILLS
-    for path in [path for path in (options.json, places.RESULTS if whole else None) if path is not None]:
-        path.write_text(json.dumps(results, indent=1) + "\n")
-    if whole:
-        render.render(results, places.DOCUMENT)
+def keep(options: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
+    """Write the tally; and the document, where there is a whole run of each part. What stands there, if so."""
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.minutes < WHOLE_MINUTES or options.kills < KILLS:
+        return {}
+    before = json.loads(places.RESULTS.read_text()) if places.RESULTS.exists() else {}
+    whole = {**before, **results}
+    places.RESULTS.write_text(json.dumps(whole, indent=1) + "\n")
+    if set(whole) != set(PARTS):
+        return {}
+    render.render(whole, places.DOCUMENT)
+    return whole

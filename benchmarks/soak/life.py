@@ -164,7 +164,7 @@ def killed(pair: Pair, part: str) -> tuple[Episode, LifeEnd]:
     if codes[0] != codes[1]:
         troubles.append(f"exit code {codes[0]}, without us {codes[1]}")
     done = episode(pair, f"{part} killed", before, troubles=tuple(troubles))
-    return done, LifeEnd(f"{part} killed", codes[0], codes[1], *[0] * 7, CAP_BYTES)
+    return done, LifeEnd(f"{part} killed", codes[0], codes[1], CAP_BYTES)
 
 
 def removed(pair: Pair, pace: Pace) -> tuple[Episode, LifeEnd]:
@@ -195,4 +195,4 @@ def removed(pair: Pair, pace: Pace) -> tuple[Episode, LifeEnd]:
         pair, "session folder removed, then SIGTERM", before, lost={"removed": lost},
         named_in="a line of the server's log", troubles=tuple(troubles),
     )  # fmt: skip
-    return done, LifeEnd("session folder removed", codes[0], codes[1], lost, *[0] * 6, CAP_BYTES)
+    return done, LifeEnd("session folder removed", codes[0], codes[1], CAP_BYTES, steps=lost)

@@ -30,36 +30,53 @@ def fault_row(total: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def text(results: dict[str, Any]) -> str:
-    """All that stands between the markers."""
-    kills, ends = results["kills"], results["ends"]
-    table = [cells(*HEAD), cells(*["---"] * len(HEAD)), *(fault_row(total) for total in results["faults"])]
-    steps, rows = sum(end["steps"] for end in ends), sum(end["step_rows"] for end in ends)
-    missing = sum(end["step_rows_named_missing"] for end in ends)
-    troubles = sum(total["troubles"] for total in results["faults"]) + sum(len(end["troubles"]) for end in ends)
-    return "\n".join(
-        [
-            f"`{results['command']}`: {results['minutes']:.0f} minutes, {len(ends)} servers with ProfileMate, each beside one "
-            f"without it under the same load and faults, vLLM {results['vllm']}, {results['cores']} cores, load average "
-            f"{results['load_average']:.0f} at the end, {results['date'][:10]}.",
-            "",
-            *table,
-            "",
-            f"Steps that an oracle outside of ProfileMate saw finish in the sessions that could be read: "
-            f"{steps - gone(ends):,}; rows of them at the end: {rows:,}; rows that the sessions name as missing: {missing:,}.",
-            "",
-            f"`kill -9` in the scheduler driver: {kills['kills']} kills, {kills['kills_before_a_session']} of them before "
-            f"there was a session; {kills['steps_finished']:,} steps had finished, all of them are recorded; "
-            f"{kills['faults']} lost steps or unreadable files.",
-            "",
-            f"Checks that failed: {troubles + kills['faults']}.",
-        ]
+def how(part: dict[str, Any]) -> str:
+    """How a part was run."""
+    return (
+        f"`{part['command']}`, {part['minutes']:.0f} minutes, vLLM {part['vllm']}, {part['cores']} cores, load average "
+        f"{part['load_average']:.0f} at the end, {part['date'][:10]}"
     )
 
 
-def gone(ends: list[dict[str, Any]]) -> int:
-    """Steps of sessions that were removed."""
-    return sum(end["steps"] for end in ends if not end["step_rows"])
+def text(results: dict[str, Any]) -> str:
+    """All that stands between the markers."""
+    return "\n".join([*servers(results["servers"]), "", *kills(results["kills"])])
+
+
+def servers(part: dict[str, Any]) -> list[str]:
+    """The table, and the sum of the accounts of all sessions that could be read in the end."""
+    ends = [end for end in part["ends"] if end["step_rows"]]
+    steps, rows, missing = (
+        sum(end[name] for end in ends) for name in ("steps", "step_rows", "step_rows_named_missing")
+    )
+    return [
+        f"{how(part)}. {len(part['ends'])} servers with ProfileMate, each beside one without it under the same load and the "
+        "same faults:",
+        "",
+        cells(*HEAD),
+        cells(*["---"] * len(HEAD)),
+        *(fault_row(total) for total in part["faults"]),
+        "",
+        f"Steps that the oracle saw finish in the {len(ends)} sessions that were not removed: {steps:,}; rows of them at the "
+        f"end: {rows:,}; rows that the sessions name as missing, for the size cap or a fault: {missing:,}. The sum may be one "
+        f"more in each session: a step that was at its end at the kill. Checks that failed: {troubles(part)}.",
+    ]
+
+
+def kills(part: dict[str, Any]) -> list[str]:
+    """The kills of the scheduler driver."""
+    return [
+        f"{how(part)}: {part['kills']} times `kill -9` in the scheduler driver, {part['kills_before_a_session']} of them "
+        f"before there was a session. {part['steps_finished']:,} steps had finished. Lost steps and unreadable files: "
+        f"{troubles(part)}."
+    ]
+
+
+def troubles(part: dict[str, Any]) -> int:
+    """Checks of a part that failed."""
+    if "kills" in part:
+        return int(part["faults"])
+    return sum(int(total["troubles"]) for total in part["faults"]) + sum(len(end["troubles"]) for end in part["ends"])
 
 
 def render(results: dict[str, Any], document: Path) -> None:

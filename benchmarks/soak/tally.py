@@ -72,14 +72,14 @@ class LifeEnd:
     server: str
     exit_code: int | None
     exit_code_bare: int | None
-    steps: int
-    step_rows: int
-    step_rows_named_missing: int
-    passes: int
-    pass_rows: int
-    pass_rows_named_missing: int
-    bytes_kept: int
     cap_bytes: int
+    steps: int = 0
+    step_rows: int = 0
+    step_rows_named_missing: int = 0
+    passes: int = 0
+    pass_rows: int = 0
+    pass_rows_named_missing: int = 0
+    bytes_kept: int = 0
     troubles: tuple[str, ...] = ()
 
 

@@ -26,12 +26,26 @@ GOES_SECONDS = 240
 TITLES = {"worker": "VLLM::Worker", "engine core": "VLLM::EngineCore"}
 
 
+class Load(clients.Pressure):
+    """The tests' clients, which can be told to stop before the context ends."""
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stopped.set()
+
+    def drain(self) -> None:
+        """Send nothing more, and wait for what was sent."""
+        self.stop()
+        for thread in self._threads:
+            thread.join(clients.REQUEST_SECONDS)
+
+
 @dataclass
 class Twin:
     """One of the two servers. `steps` is the file of the step oracle."""
 
     server: servers.Server
-    load: clients.Pressure
+    load: Load
     steps: Path
 
     def pid(self, part: str) -> int:
@@ -75,20 +89,6 @@ class Twin:
         return self.server.log.read_text(errors="replace")
 
 
-class Load(clients.Pressure):
-    """The tests' clients, which can be told to stop before the context ends."""
-
-    def stop(self) -> None:
-        """Send nothing more."""
-        self._stopped.set()
-
-    def drain(self) -> None:
-        """Send nothing more, and wait for what was sent."""
-        self.stop()
-        for thread in self._threads:
-            thread.join(clients.REQUEST_SECONDS)
-
-
 def title(pid: int) -> str:
     """The name that a process gave itself."""
     with contextlib.suppress(OSError):
@@ -108,7 +108,8 @@ def starting(command: list[str], port: int, env: dict[str, str], folder: Path) -
 def serving(server: servers.Server, model: Path, steps: Path) -> Iterator[Twin]:
     """A server under load once it is ready; killed with its whole tree at the end, so that no client waits for it."""
     server.wait_until_ready()
-    with Load(server, model, seed=server.port, clients=CLIENTS) as load:
+    load = Load(server, model, seed=server.port, clients=CLIENTS)
+    with load:
         try:
             yield Twin(server, load, steps)
         finally:

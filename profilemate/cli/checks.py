@@ -350,7 +350,9 @@ def ray_needs(environ: Mapping[str, str]) -> list[Check]:
         return [Check("ray", OK, "Ray is not installed; nothing to do")]
     text = (
         "Ray workers do not see PYTHONPATH: the package must be installed on every node; the driver hands its "
-        "variables on by VLLM_RAY_EXTRA_ENV_VARS_TO_COPY, to which ProfileMate adds its own (vLLM 0.18 and later)"
+        "variables on by VLLM_RAY_EXTRA_ENV_VARS_TO_COPY, to which ProfileMate adds its own (vLLM 0.18 and later), so "
+        "PROFILEMATE_ENABLE=1 is set at the driver alone; each node records into a folder of its own, and `profilemate "
+        "merge` joins them"
     )
     checks = [
         Check("ray", OK if plugin_entry() else WARNING, text, "" if plugin_entry() else "pip install on each node")

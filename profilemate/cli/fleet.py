@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument(
         "--memory",
         type=size_of,
-        default="1GiB",
+        default="700MiB",
         metavar="SIZE",
         help="what DuckDB may take before it uses temporary files",
     )

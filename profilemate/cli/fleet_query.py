@@ -28,7 +28,7 @@ FIRST_COLUMNS = 4
 def run_query(arguments: argparse.Namespace) -> int:
     """Ask, and print. Raises SessionError."""
     from profilemate.fleet.packages import load
-    from profilemate.fleet.queries import QUERIES, answer, query
+    from profilemate.fleet.queries import QUERIES, query
 
     if arguments.list:
         print_lines([f"{one.name:<16} {one.help}" for one in QUERIES])
@@ -43,8 +43,8 @@ def run_query(arguments: argparse.Namespace) -> int:
         found = {}
         for one in asked:
             progress.show(one.name)
-            found[one.name] = answer(one.name, fleet)
-        lacking = found.get(MISSING) or answer(MISSING, fleet)
+            found[one.name] = _answer(one.name, fleet)
+        lacking = found[MISSING] if MISSING in found else _answer(MISSING, fleet)
     if arguments.json:
         sys.stdout.write(json.dumps(found[names[0]] if names else found, indent=1, default=str) + "\n")
         return 0
@@ -59,6 +59,17 @@ def _open(path: Path, memory_bytes: int) -> Fleet:
     from profilemate.fleet.readers import on_duckdb
 
     return on_duckdb(path, memory_bytes)
+
+
+def _answer(name: str, fleet: Fleet) -> list[dict[str, Any]]:
+    """Raises SessionError where a file is damaged, or a column is missing since an older ProfileMate wrote the data set."""
+    from profilemate.fleet.packages import load
+    from profilemate.fleet.queries import answer
+
+    try:
+        return answer(name, fleet)
+    except (load("duckdb").Error, load("ibis.common.exceptions").IbisError, AttributeError) as error:
+        raise SessionError(f"{name}: {text(str(error).partition(chr(10))[0])}") from error
 
 
 def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:

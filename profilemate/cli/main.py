@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from profilemate import __version__
+from profilemate.cli.open_files import allow_many
 from profilemate.session.errors import SessionError
 from profilemate.session.records import printable
 
@@ -105,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"there is no command {arguments[0]!r}; there are {there}", BAD_INPUT)
     module = import_module(command.module)
     parsed = command_parser(command, module).parse_args(arguments[1:])
+    if command.name != "run":  # its limits are those of the server that it starts
+        allow_many()
     return guarded(module, parsed)
 
 

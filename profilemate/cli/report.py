@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         session.on_read = progress.read
         page = page_of(session, arguments.sections, progress.show)
         progress.show("writing")
-        write(output, html_of(page))
+        write(output, html_of(page), is_asked_for=arguments.output is not None)
     if arguments.output is None and output.parent != path:
         sys.stderr.write(f"profilemate: {path} cannot be written, so the report is in the current folder\n")
     sys.stdout.write(f"{output}\n")

@@ -16,6 +16,7 @@ from profilemate.compare.settings import Difference, differences
 from profilemate.compare.steady import Window, steady_window
 from profilemate.compare.totals import Total, totals
 from profilemate.session.alive import living
+from profilemate.session.records import items_of, table_of, text, whole
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -110,8 +111,8 @@ def _notes(session: Session, material: Material) -> list[str]:
         notes.append(f"still running ({', '.join(process.role for process in running)}): the numbers are so far")
     if material.steady is not None and material.steady.says:
         notes.append(material.steady.says)
-    lost = sum(row["rows"] for row in material.metadata.get("gaps", []) if isinstance(row.get("rows"), int))
+    lost = sum(whole(table_of(row).get("rows")) for row in items_of(material.metadata.get("gaps")))
     if lost:
         notes.append(f"{lost} rows were lost or removed: totals are exact where the streams keep them, numbers are not")
-    notes += [str(one) for one in material.metadata.get("findings", [])]
+    notes += [text(one) for one in items_of(material.metadata.get("findings"))]
     return notes

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 NS_PER_SECOND = 1_000_000_000
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = re.compile(r" *[=+\-@\uff0b\uff0d\uff1d\uff20]")
+"""How a spreadsheet knows a formula, the wide letters of East Asian ones included."""
+FORMULA_AFTER_SEMICOLON = re.compile(r";(?=" + FORMULA.pattern + ")")
+"""Where commas are decimal points, cells are separated by semicolons."""
 
 
 def seconds(nanoseconds: int | None) -> str:
@@ -38,7 +42,8 @@ def word(value: str) -> str:
     """A text cell: never a spreadsheet formula, a separator, a quote or a control character."""
     is_clean = value.isprintable() and "," not in value and '"' not in value
     clean = value if is_clean else "".join(c if c.isprintable() and c not in ',"' else "_" for c in value)
-    return "'" + clean if clean.startswith(FORMULA_STARTS) else clean
+    clean = FORMULA_AFTER_SEMICOLON.sub("_", clean) if ";" in clean else clean
+    return "'" + clean if FORMULA.match(clean) else clean
 
 
 def percent(part: int, whole: int) -> str:

@@ -172,6 +172,6 @@ def export(session: Session, output: Path | None) -> str:
     exposition = render(session)
     if output is None:
         return exposition
-    with replacing(output) as file:
+    with replacing(output, is_asked_for=True) as file:
         file.write(exposition)
     return ""

@@ -35,30 +35,31 @@ def write(session: Session, output: Path | None = None) -> dict[str, Any]:
     """
     retention.refuse_trimmed(session)
     folder = output or session.path
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    is_asked_for = output is not None
     remove_left_overs(folder)
     fingerprint = _fingerprint(session)
     analysis = analyze(session)
     files: dict[str, int] = {}
     for part in analysis.parts:
         for file in part.view.csv_files:
-            files[file.name] = _write_csv(folder / file.name, file.header, part.rows(session, file))
+            files[file.name] = _write_csv(folder / file.name, file.header, part.rows(session, file), is_asked_for)
     for table in user_tables(session):
-        files[table.file] = _write_csv(folder / table.file, table.header, user_rows(session, table))
+        files[table.file] = _write_csv(folder / table.file, table.header, user_rows(session, table), is_asked_for)
     record = _record(analysis, files, fingerprint)
     for part in analysis.parts:
         for text_file in part.view.text_files:
-            with replacing(folder / text_file.name) as text:
+            with replacing(folder / text_file.name, is_asked_for) as text:
                 text.write(text_file.text(record))
-    with replacing(folder / names.METADATA_FILE) as text:
+    with replacing(folder / names.METADATA_FILE, is_asked_for) as text:
         json.dump(record, text, indent=1, default=str)
         text.write("\n")
     return record
 
 
-def _write_csv(path: Path, header: Cells, rows: Iterable[Cells]) -> int:
+def _write_csv(path: Path, header: Cells, rows: Iterable[Cells], is_asked_for: bool) -> int:
     count = 0
-    with replacing(path) as text:
+    with replacing(path, is_asked_for) as text:
         text.write(",".join(header) + "\n")
         for cells in rows:
             text.write(",".join(cells) + "\n")

@@ -16,7 +16,7 @@ def count_text(value: Any) -> str:
 
 def share_text(part: Any, whole: Any) -> str:
     """Percent with one decimal."""
-    if not isinstance(part, (int, float)) or not whole:
+    if not isinstance(part, (int, float)) or not isinstance(whole, (int, float)) or not whole:
         return "unknown"
     return f"{100 * part / whole:.1f} %"
 

@@ -74,14 +74,16 @@ def export_all(
     for path in paths:
         try:
             yield from _one(dataset, path, wanted, seen, on_read)
-        except (SessionError, OSError, ValueError, ArithmeticError, RuntimeError) as error:
+        except Exception as error:  # whatever a damaged session makes a library raise concerns that session alone
             yield Done(path, FAILED, why=text(_told(error)))
 
 
 def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+    if isinstance(error, SessionError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _one(

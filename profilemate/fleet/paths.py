@@ -52,7 +52,7 @@ def value_of(value: str | None) -> str:
     if not value:
         return NOTHING
     told = "".join(_escaped(character) for character in value)
-    if value.isascii() and len(told) <= LONGEST_VALUE:
+    if value.isascii() and value.isprintable() and len(told) <= LONGEST_VALUE:
         return told
     kept = _whole_escapes(told[: LONGEST_VALUE - DIGITS_OF_VALUE - 1])
     return f"{kept}-{_digits(value, DIGITS_OF_VALUE)}"

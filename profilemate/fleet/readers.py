@@ -16,8 +16,8 @@ from profilemate.fleet.tables import fleet_tables
 HIVE_TYPES = "{'day': DATE, 'model': VARCHAR, 'host': VARCHAR, 'engine': BIGINT}"
 """Without them a host that is called 0123 would be the number 123."""
 
-MEMORY_BYTES = 1 << 30
-"""For DuckDB, which would take most of the machine's, where servers may run."""
+MEMORY_BYTES = 700 << 20
+"""For DuckDB, so that the process stays below 1 GiB: by itself it takes most of the machine, where servers may run."""
 
 
 class Fleet(Mapping[str, Any]):

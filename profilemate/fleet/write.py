@@ -92,10 +92,12 @@ class Staged:
         """Write rows, each a value by column."""
         import polars
 
-        arrow = load("pyarrow")
+        by_place: dict[Place, list[dict[str, Any]]] = {}
         for place, row in rows:
-            told = arrow.Table.from_pylist([row], schema=table.schema)
-            self.add(table, place, polars.DataFrame(told))
+            by_place.setdefault(place, []).append(row)
+        arrow = load("pyarrow")
+        for place, own in by_place.items():
+            self.add(table, place, polars.DataFrame(arrow.Table.from_pylist(own, schema=table.schema)))
 
     def finish_files(self) -> None:
         """Close what is open, so that files of the next process are its own."""

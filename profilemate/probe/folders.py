@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from profilemate import __version__
+from profilemate.probe import planted
 from profilemate.probe.settings import DEFAULT_DIRECTORY, Settings, quarter
 from profilemate.schema import names
 
@@ -66,20 +67,39 @@ def usable_directory(directory: str) -> str:
 
 
 def _checked(directory: str) -> str:
+    is_default = directory in (DEFAULT_DIRECTORY, f"{DEFAULT_DIRECTORY}-{os.getuid()}")
     try:
+        found = planted.obstacle(directory, must_be_own=is_default)
+        if found:
+            raise FolderRefusedError(found)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        found = os.lstat(directory)
+        found = planted.obstacle(directory, must_be_own=is_default)  # somebody may have been quicker
+    except FolderRefusedError:
+        raise
     except OSError as error:
         raise FolderRefusedError(f"{directory} cannot be made: {error.strerror}") from error
-    if stat.S_ISLNK(found.st_mode):
-        if found.st_uid != os.getuid():
-            raise FolderRefusedError(f"{directory} is a link that belongs to another user")
-        found = os.stat(directory)
-    if directory == DEFAULT_DIRECTORY and found.st_uid != os.getuid():
-        raise FolderRefusedError(f"{directory} belongs to another user")
+    if found:
+        raise FolderRefusedError(found)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise FolderRefusedError(f"{directory} cannot be written")
     return directory
+
+
+OWN_SESSION = "unset PROFILEMATE_SESSION to begin one of your own"
+OWNERS_NOT_KEPT = {"vfat", "exfat", "ntfs", "ntfs3", "fuseblk"}
+"""File systems that show one owner for all files."""
+
+
+def refuse_planted(folder: str) -> None:
+    """Raise FolderRefusedError where a folder of a session is a link, or was made by another user."""
+    if planted.is_own_folder(folder):
+        return
+    found = os.lstat(folder)
+    if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
+        raise FolderRefusedError(f"{folder} is not a folder but a link or a file; {OWN_SESSION}")
+    kind = mount_type(folder)
+    if kind not in NETWORK | OWNERS_NOT_KEPT and not kind.startswith("fuse"):
+        raise FolderRefusedError(f"{folder} belongs to another user (uid {found.st_uid}); {OWN_SESSION}")
 
 
 def create_session(directory: str, settings: Settings) -> str:
@@ -125,12 +145,12 @@ def caps_of(path: str, settings: Settings) -> Settings:
 def join_session(path: str, settings: Settings) -> None:
     """Make what is missing of a session that others may be making right now, as on another host. Raises OSError."""
     processes = os.path.join(path, names.PROCESSES_FOLDER)
-    if os.path.isdir(processes):
-        return
-    usable_directory(os.path.dirname(path))
+    if not os.path.isdir(processes):
+        usable_directory(os.path.dirname(path))
     for folder in (path, processes):
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
+        refuse_planted(folder)
     record = os.path.join(path, names.SESSION_FILE)
     if not os.path.exists(record):
         write_json(record, session_record(path, caps_of(path, settings)))
@@ -143,7 +163,7 @@ def session_of_process(directory: str, pid: int) -> str:
             sessions = [name for name in os.listdir(folder) if name.startswith(names.SESSION_PREFIX)]
             for name in sorted(sessions, reverse=True)[:SESSIONS_LOOKED_AT]:
                 path = os.path.abspath(os.path.join(folder, name))
-                if takes_part(path, pid):
+                if planted.is_own_folder(path) and takes_part(path, pid):
                     return path
     return ""
 
@@ -152,14 +172,13 @@ def takes_part(path: str, pid: int) -> bool:
     """Whether this running process of this machine began the session or has a folder in it."""
     started = process_start_time(pid)
     try:
-        with open(os.path.join(path, names.SESSION_FILE), "rb") as file:
-            record = json.load(file)
+        record = json.loads(planted.record_bytes(os.path.join(path, names.SESSION_FILE)))
         if not started or record["boot_id"] != boot_id():
             return False
         if (record["pid"], record.get("start_time")) == (pid, started):
             return True
         processes = os.listdir(os.path.join(path, names.PROCESSES_FOLDER))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return any(f"{name}.".find(f".{pid}.{started}.") > 0 for name in processes)
 
@@ -230,7 +249,9 @@ def write_json(path: str, record: dict[str, Any]) -> None:
     """Replace a JSON file in one step, so that a reader sees the old one or the new one. Raises OSError."""
     temporary = f"{path}.{os.getpid()}.new"
     data = json.dumps(record, indent=1, default=str).encode()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # of an earlier process of this number
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if os.write(descriptor, data) < len(data):
             raise OSError(errno.ENOSPC, f"short write of {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from profilemate.probe.hook import FAILURES_BEFORE_OFF
+from profilemate.probe.hook import FAILURES_BEFORE_OFF, error_text
 from profilemate.probe.process import THIS
 
 
@@ -38,5 +38,5 @@ class Guarded:
             self.failures += 1
             if self.failures in (1, FAILURES_BEFORE_OFF):
                 off = "is off" if self.failures > 1 else "failed"
-                THIS.warnings.append(f"{self.what} {off}: {why(error)}")
+                THIS.warnings.append(f"{self.what} {off}: {error_text(error)[:400]}")
                 THIS.dirty = True

@@ -6,6 +6,7 @@ A handler that fails five times is switched off for this process.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -153,9 +154,21 @@ def _description() -> str:
     """The exception being handled, in one line; at the end of the stack there may be no room for more than its name."""
     error = sys.exc_info()[1]
     try:
-        return traceback.format_exc(limit=-3).replace("\n", " | ")[-600:]
+        lines = [] if error is None else traceback.format_tb(error.__traceback__, limit=-3)
+        return " | ".join([*"".join(lines).splitlines(), error_text(error)])[-600:]
     except Exception:
         return type(error).__name__
+
+
+QUOTED = re.compile(r"""(["'])(?:\\.|(?!\1).)*(?:\1|$)""")
+
+
+def error_text(error: BaseException | None) -> str:
+    """An exception's kind and what it says, without the data that such as `KeyError: 'her-name-1'` quote: a request's own."""
+    says = " ".join(str(error).split())
+    if isinstance(error, (LookupError, ValueError)):
+        says = QUOTED.sub("'...'", says)
+    return f"{type(error).__name__}: {says}"
 
 
 def owner_and_name(module: Any, target: str) -> tuple[Any, str]:

@@ -67,11 +67,23 @@ def processes_of(vllm_config: Any) -> int:
 
 def plain(value: Any) -> Any:
     """Numbers, booleans and lists of them as they are; an enum by its name; all else as text."""
-    if isinstance(value, (bool, int, float, str)) and not hasattr(value, "name"):
+    if isinstance(value, str) and not hasattr(value, "name"):
+        return without_secrets(value)
+    if isinstance(value, (bool, int, float)) and not hasattr(value, "name"):
         return value
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return str(getattr(value, "name", value))
+    return without_secrets(str(getattr(value, "name", value)))
+
+
+def without_secrets(text: str) -> str:
+    """An address without user, password and query: a model may be named by one, as `s3://KEY:SECRET@bucket/model?token=...`."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    path = rest.partition("?")[0].partition("#")[0]
+    host, slash, below = path.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{below}"
 
 
 # -- front end ----------------------------------------------------------------------------------------------------------
@@ -260,8 +272,11 @@ def _phase_hook(name: str, module: str, target: str, phase_name: str) -> Hook:
         worker_phase_begins(worker)
         return phase.enter(phase_name)
 
+    def leave_worker(depth: int, worker: Any) -> None:
+        leave(depth)
+
     if module in (GPU_WORKER, CPU_WORKER):
-        return Hook(name, "probe", module, target, SCOPE, enter_worker, leave, (SELF,), optional=True)
+        return Hook(name, "probe", module, target, SCOPE, enter_worker, leave_worker, (SELF,), optional=True)
     return Hook(name, "probe", module, target, SCOPE, enter, leave, optional=True)
 
 

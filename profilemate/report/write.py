@@ -25,8 +25,8 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
-def write(path: Path, html: str) -> int:
-    """Replace the file; returns its size in bytes. Raises OSError."""
-    with replacing(path) as file:
+def write(path: Path, html: str, is_asked_for: bool = False) -> int:
+    """Replace the file, one that the user named or the session's own; returns its size in bytes. Raises OSError."""
+    with replacing(path, is_asked_for) as file:
         file.write(html)
     return os.stat(path).st_size

@@ -52,7 +52,8 @@ class ProcessInfo:
     """process.json and the folder it lies in. `offset_ns` turns its monotonic times into session time.
 
     `began_ns` is when ProfileMate came into it, monotonic; `entry_ns` what a wrapper costs beside its handlers. `ended_ns` is
-    when Python ended it, None where it saw no end; an older ProfileMate does not tell (`tells_end`).
+    when Python ended it, None where it saw no end; an older ProfileMate does not tell (`tells_end`). Processes with one
+    `secret_id` were started by one program, on whatever hosts.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class ProcessInfo:
     entry_ns: float = 0.0
     ended_ns: int | None = None
     tells_end: bool = False
+    secret_id: str = ""
 
     @property
     def name(self) -> str:
@@ -209,6 +211,7 @@ def process_info(record: Mapping[str, Any], folder: Path) -> ProcessInfo:
         warnings=tuple(text(warning) for warning in items_of(record.get("warnings"))),
         engine_config=table_of(record.get("engine_config")),
         began_ns=whole(table_of(record.get("cost")).get("began_ns")),
+        secret_id=text(record.get("secret_id")),
         entry_ns=number(table_of(record.get("cost")).get("entry_ns")),
         ended_ns=whole(record.get("ended_ns")) or None,
         tells_end="ended_ns" in record,

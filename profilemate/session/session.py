@@ -13,7 +13,15 @@ from profilemate.schema import names
 from profilemate.schema.table import Table
 from profilemate.session.errors import SessionError
 from profilemate.session.faults import Faults
-from profilemate.session.records import ProcessInfo, SessionInfo, printable, process_info, read_json, read_plain, session_info
+from profilemate.session.records import (
+    ProcessInfo,
+    SessionInfo,
+    printable,
+    process_info,
+    read_json,
+    read_plain,
+    session_info,
+)
 from profilemate.session.stream import Row, first_and_last_rows, open_segments, stream_rows
 
 ROLE_ORDER = {"APIServer": 0, "LLM": 0, "Script": 0, "EngineCore": 1, "Worker": 2}

@@ -177,9 +177,13 @@ def boolean(cell: str) -> bool | None:
     return cell == "True" if cell else None
 
 
-def reader_of(table: Table, column: str) -> Reader:
-    """How a cell of this column is read. Raises KeyError for a column that the table lacks."""
-    kind = {field.name: field.kind for field in table.fields}[column]
+def readers_of(table: Table, columns: Sequence[str]) -> list[Reader]:
+    """How the cells of these columns are read. Raises KeyError for a column that the table lacks."""
+    kinds = {field.name: field.kind for field in table.fields}
+    return [_reader(kinds[column], column) for column in columns]
+
+
+def _reader(kind: str, column: str) -> Reader:
     if kind == "int":
         return required_integer if column in REQUIRED else integer
     return boolean if kind == "bool" else str
@@ -232,7 +236,7 @@ def _typed(cells: Sequence[str], readers: list[Reader], places: list[int]) -> Ro
 
 def typed_rows(lines: Iterator[str], table: Table, columns: Sequence[str], found: Counter[str]) -> Iterator[Row]:
     """Rows as tuples of the wanted columns; a row with a cell of the wrong kind is left out."""
-    readers = [reader_of(table, column) for column in columns]
+    readers = readers_of(table, columns)
     layout = layout_of(lines, table, columns, found)
     if layout is None:
         return
@@ -289,7 +293,7 @@ def first_and_last_rows(
 
 
 def _ends_of(lines: Iterator[str], table: Table, key: str, found: Counter[str]) -> Iterator[tuple[Row, Row]]:
-    readers = [reader_of(table, column) for column in table.columns]
+    readers = readers_of(table, table.columns)
     layout = layout_of(lines, table, table.columns, found)
     if layout is None:
         return

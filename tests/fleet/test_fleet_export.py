@@ -36,6 +36,7 @@ from profilemate.fleet.paths import NOTHING, Place, value_of
 from profilemate.fleet.queries import answer
 from profilemate.fleet.readers import on_duckdb
 from profilemate.fleet.tables import fleet_tables
+from profilemate.fleet.write import Staged
 from profilemate.session.errors import SessionError
 from profilemate.trackers.kv_cache import events as kv
 
@@ -201,6 +202,25 @@ def test_a_bad_session_is_named_and_stops_no_other(
     assert "format 1" in done["a_bad_one"]["why"] and "the same session" in done["z_copy"]["why"]
 
 
+def test_what_a_library_raises_concerns_one_session(
+    tmp_path: Path, server: SessionBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = add_server(SessionBuilder(tmp_path / "sessions", "session_20251124_170000"))
+    add = Staged.add
+
+    def failing(self: Staged, table: Any, place: Any, frame: pl.DataFrame) -> None:
+        if table.name == "kv_evictions" and self.key.startswith(server.path.name):
+            raise pl.exceptions.ComputeError("no room\nfor it")
+        add(self, table, place, frame)
+
+    monkeypatch.setattr(Staged, "add", failing)
+    done = {one.path.name: one for one in export(tmp_path / "dataset", server.path.parent)}
+    assert done[server.path.name].outcome == FAILED and done[server.path.name].why == "ComputeError: no room"
+    assert done[other.path.name].outcome == EXPORTED
+    frame = pl.read_parquet(tmp_path / "dataset" / "engine_steps", hive_partitioning=False)
+    assert set(frame["session"]) == {done[other.path.name].key}
+
+
 def test_a_running_session_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session = golden.alive_in(golden.copy("running", tmp_path))
     words = ["fleet", "export", str(session), "-o", str(tmp_path / "dataset")]
@@ -341,6 +361,8 @@ def test_folders_have_names_that_every_file_system_takes() -> None:
             for part in folder.parts
         )
     assert value_of(None) == value_of("") == NOTHING
+    alike = ("ä", "ö", "_", "\n", "l" * 300, "l" * 301)
+    assert len({value_of(name) for name in alike}) == len(alike)
     assert value_of("%" * 100).count("%25") * 3 + 9 == len(value_of("%" * 100))
 
 
@@ -371,3 +393,19 @@ def test_a_golden_session_is_named_by_its_record_not_its_folder(tmp_path: Path) 
     session = one_host(golden.copy("server", tmp_path), "renamed")
     (done,) = export(tmp_path / "dataset", session)
     assert done.key.startswith("renamed-") and done.path.name == "server"
+
+
+def test_a_damaged_file_is_a_sentence(
+    tmp_path: Path, server: SessionBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = tmp_path / "dataset"
+    (done,) = export(dataset, server.path)
+    path = next(
+        path for path in files_of(dataset / ".") if path.name.startswith(done.key) and "engine_steps" in str(path)
+    )
+    path.write_bytes(path.read_bytes()[:-40])
+    assert main(["fleet", "query", "hit_rates", str(dataset)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("profilemate: hit_rates: ") and path.name in told and told.count("\n") == 1
+    assert main(["fleet", "query", "graph_ladder", str(dataset)]) == 0
+    assert "PIECEWISE" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from typing import Any
 import environment
 import pytest
 from fleet_sessions import csv_rows, percentile, quiet, usage_over_time
+from sample_rows import add_server, add_worker
 from session_builder import CREATED_MONOTONIC_NS, SessionBuilder
 
 import profilemate
@@ -171,6 +172,42 @@ def test_percentiles_of_many_engines_on_hosts_that_share_a_model(tmp_path: Path)
         told = [found[host][f"p{percent}_pct"] for percent in (50, 90, 95, 99)]
         assert told == [percentile(levels, percent) for percent in (50, 90, 95, 99)]
         assert (found[host]["sessions"], found[host]["engines"]) == (3, 3)
+
+
+def test_half_the_time_at_a_level_is_enough_for_the_median(tmp_path: Path) -> None:
+    session = SessionBuilder(tmp_path)
+    engine = session.process("EngineCore", engine_config={"model": "m"})
+    for number, used in enumerate((20, 10, 99), 1):  # one second each, but for the last, which lasts for no time
+        time_ns = CREATED_MONOTONIC_NS + number * 10**9
+        cells = {"time_ns": time_ns, "engine": 0, "step": number, "in_use": used, "total_blocks": 100, "peak": 99}
+        engine.rows(kv.STEPS, cells)
+    dataset = Dataset.make(tmp_path / "dataset")
+    list(export_all(dataset, [session.path], Wanted(), quiet))
+    (row,) = answer("kv_usage", on_duckdb(dataset.path))
+    told = (row["seconds"], row["mean_pct"], row["p50_pct"], row["p90_pct"], row["p99_pct"], row["peak_pct"])
+    assert told == (2.0, pytest.approx(15), 10.0, 20.0, 20.0, 99.0)
+
+
+def test_captures_of_the_memory_estimate_are_none(tmp_path: Path) -> None:
+    session = add_server(SessionBuilder(tmp_path))
+    dataset = Dataset.make(tmp_path / "dataset")
+    list(export_all(dataset, [session.path], Wanted(), quiet))
+    rows = answer("graph_ladder", on_duckdb(dataset.path))
+    columns = ("runtime_mode", "num_tokens", "replays", "captures", "pieces", "padded_tokens", "unpadded_tokens")
+    assert [tuple(row[name] for name in columns) for row in rows] == [
+        ("FULL", 8, 3, 1, 3, 24, 20), ("PIECEWISE", 16, 1, 1, 3, 16, 11), ("FULL", 4, 0, 1, 0, 0, 0),
+    ]  # fmt: skip
+
+
+def test_one_rank_stands_for_its_engine(tmp_path: Path) -> None:
+    session = SessionBuilder(tmp_path)
+    for rank in (0, 1):
+        add_worker(session, f"Worker_TP{rank}", ranks={"dp": 0, "tp": rank, "tp_size": 2})
+    dataset = Dataset.make(tmp_path / "dataset")
+    list(export_all(dataset, [session.path], Wanted(), quiet))
+    (row,) = answer("graph_coverage", on_duckdb(dataset.path))
+    assert (row["forwards"], row["full_graph"], row["piecewise_graph"], row["no_graph"]) == (5, 3, 1, 1)
+    assert answer("sessions", on_duckdb(dataset.path))[0]["forward_passes"] == 5
 
 
 def test_a_torn_block_of_totals_does_not_count(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def test_a_default_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     with pytest.raises(folders.FolderRefusedError):
         folders._checked(default)
-    assert folders.usable_directory(default) != default
+    with pytest.raises(folders.FolderRefusedError, match=f"vllm_profiling-{mine + 1} belongs to another user"):
+        folders.usable_directory(default)  # made by who runs the test: it is not that user's either
 
 
 def test_an_unusable_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:

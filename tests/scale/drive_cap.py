@@ -109,7 +109,9 @@ class Worker:
         writer.before_drop.append(self.write_totals)
 
     def step(self, batch: Cells) -> None:
-        requests, tokens, context = (int(str(batch[name])) for name in ("step_requests", "step_tokens", "context_requests"))
+        requests, tokens, context = (
+            int(str(batch[name])) for name in ("step_requests", "step_tokens", "context_requests")
+        )
         size, phase, self.last = graph_of(requests, context), "mixed" if context else "decode", int(str(batch["step"]))
         cells = {
             "time_ns": batch["time_ns"], "step": self.last, "forward": self.last, "host_ns": 2_000_000, "clock": "monotonic",

@@ -13,15 +13,21 @@ import pytest
 from scale_sessions import make, steps_of_engines
 from scale_truth import Truth, differences
 
-SIZES = (5_000, 10_000, 20_000)
+SIZES = (4_000, 8_000, 16_000)
 PROCESSES = 64
 PEAK = """
 import resource, sys
 from pathlib import Path
-from profilemate.session import spool, stream
-from profilemate.session import durations
+from profilemate.export import cells
+from profilemate.session import durations, records, spool, stream, whole_chunks
+from profilemate.sessions import requests_ended
+from profilemate.trackers.engine_steps.analyze import Adder
 from profilemate.trackers.requests import join
-spool.MOST_IN_MEMORY, durations.WAITING, join.REMEMBERED = 100, 100, 100
+spool.MOST_IN_MEMORY = durations.WAITING = join.REMEMBERED = Adder.WAITING = 50
+whole_chunks.CHUNK_ROWS = 10
+records.read_plain.__defaults__ = (1 << 16,)
+requests_ended.MOST_BYTES = 1 << 16
+cells.word = cells.word.__wrapped__
 stream.read_blocks.__defaults__ = (1 << 13,)
 stream.BLOCK_BYTES = 1 << 13
 import tracemalloc
@@ -84,7 +90,7 @@ def test_totals_of_the_merged_session_are_the_truth(rows: int, tmp_path: Path) -
 def test_memory_does_not_grow_with_the_rows(task: str, tmp_path: Path) -> None:
     """Few processes, so that every stream is much longer than what is held of it at a time."""
     peaks = []
-    for rows in (2_000, 8_000):
+    for rows in (2_000, 6_000):
         folder = tmp_path / str(rows)
         parts = make(folder, rows, 8, hosts=2)
         merge = ["merge", *map(str, parts), "--output", str(folder / "joined")]
@@ -92,3 +98,18 @@ def test_memory_does_not_grow_with_the_rows(task: str, tmp_path: Path) -> None:
             command(*merge)
         peaks.append(peak_bytes(folder, *(merge if task == "merge" else ["export", str(folder / "joined")])))
     assert peaks[1] - peaks[0] < SLACK_BYTES, peaks
+
+
+def test_the_benchmark_measures_and_checks_every_command(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, str(environment.ROOT / "benchmarks" / "scale"), "--rows", "300", "600", "--processes", "8",
+         "--commands", "export", "summary", "--folder", str(tmp_path), "--json", str(results)],
+        cwd="/", env=environment.clean(), capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(results.read_text())["results"]
+    expected = [(command, rows) for rows in (300, 600) for command in ("merge", "export", "summary")]
+    assert [(one["command"], one["rows"]) for one in measured] == expected
+    assert all(one["cpu_seconds"] > 0 and one["peak_bytes"] > 1 << 20 for one in measured)
+    assert done.stdout.count("| export |") == 2 and sorted(path.name for path in tmp_path.iterdir()) == ["results.json"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import environment
 from fleet_sessions import SESSIONS, one_host
 
+from profilemate.cli.main import main
 from profilemate.fleet.tables import index
 
 PAGE = environment.ROOT / "docs" / "fleet.md"
@@ -27,28 +29,28 @@ def make_fleet(folder: Path) -> Path:
         copy = Path(shutil.copytree(SESSIONS / name, folder / "sessions" / host / name))
         record = json.loads((copy / "session.json").read_text())
         one_host(copy, host, record["session_id"])
-    words = [f"sessions/{host}" for host in HOSTS]
-    done = run(folder, "fleet", "export", *words, "-o", "fleet")
-    assert done.returncode == 0, done.stderr
+    run("fleet", "export", *(str(folder / "sessions" / host) for host in HOSTS), "-o", str(folder / "fleet"))
     return folder / "fleet"
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command, as wide as the page."""
-    own = {**environment.clean(), "PYTHONPATH": str(environment.ROOT), "COLUMNS": WIDTH}
-    return subprocess.run(
-        [sys.executable, "-m", "profilemate", *words], cwd=folder, env=own, capture_output=True, text=True, check=False,
-        timeout=environment.HANGS_SECONDS,
-    )  # fmt: skip
+def run(*words: str) -> str:
+    """What the command prints, as wide as the page."""
+    width, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), WIDTH
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            assert main([*words]) == 0
+    finally:
+        del os.environ["COLUMNS"]
+        os.environ |= {"COLUMNS": width} if width else {}
+    return printed.getvalue()
 
 
 def example(folder: Path) -> str:
     """Questions and answers as a terminal shows them."""
     parts = []
     for name in SHOWN:
-        done = run(folder, "fleet", "query", name, "fleet")
-        assert done.returncode == 0, done.stderr
-        lines = [line.rstrip() for line in done.stdout.splitlines()]
+        lines = [line.rstrip() for line in run("fleet", "query", name, str(folder / "fleet")).splitlines()]
         parts.append(f"$ profilemate fleet query {name} fleet\n" + "\n".join(lines).strip())
     return "```\n" + "\n\n".join(parts) + "\n```\n"
 
@@ -73,7 +75,7 @@ def put(page: str, name: str, text: str) -> str:
     return f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
-def main() -> None:
+def write_page() -> None:
     """Write the page anew."""
     folder = Path(sys.argv[1])
     os.makedirs(folder)
@@ -83,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_page()

@@ -15,6 +15,7 @@ import exported
 import streams
 
 DRIVE_KILLS = environment.ROOT / "tests" / "driver" / "drive_kills.py"
+NO_RECORD = "process.json: missing"
 EXPORT_ALL = """
 import contextlib, io, sys
 from profilemate.cli.main import main
@@ -40,12 +41,20 @@ class Remains(NamedTuple):
             return ["steps were made and there is no session"] if self.finished else []
         found = exported.unreadable(self.session) + exported.broken_streams(self.session)
         found += exported.differing_counts(self.session)
-        found += [fault for fault in exported.metadata(self.session)["faults"] if exported.TORN_TAIL not in fault]
+        found += [fault for fault in exported.metadata(self.session)["faults"] if not self.is_of_a_kill(fault)]
         ahead = len(self.recorded) - len(self.finished)
         if self.recorded[: len(self.finished)] != self.finished or ahead > 1:
             found.append(f"steps {self.recorded[-5:]} ({len(self.recorded)}), finished {self.finished[-5:]} "
                          f"({len(self.finished)})")  # fmt: skip
         return [f"{self.folder.name}: {fault}" for fault in found]
+
+    def is_of_a_kill(self, fault: str) -> bool:
+        """Whether the reader names a row that was cut off, or a process that died before it had written anything."""
+        assert self.session is not None
+        if exported.TORN_TAIL in fault:
+            return True
+        process = self.session / "processes" / fault.partition("/")[0]
+        return fault.endswith(f"/{NO_RECORD}") and not list(process.glob("*.csv"))
 
 
 def run(folder: Path, kills: int, seed: int, tell: Callable[[str], None] = lambda line: None) -> list[Remains]:

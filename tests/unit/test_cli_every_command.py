@@ -18,6 +18,7 @@ ON_A_SESSION = {
     "advise": ("{session}",),
     "compare": ("{session}", "{session}"),
     "plot": ("{session}", "--what", "kv_usage", "-o", "{folder}/kv.png"),
+    "fleet": ("export", "{session}", "-o", "{folder}/fleet"),
     "list": ("{folder}",),
     "show": ("{session}",),
     "prune": ("{folder}", "--keep", "1"),
@@ -29,7 +30,10 @@ ON_A_SESSION = {
 WITHOUT_PACKAGES = {"export", "summary"}
 """They run where servers run, with the standard library alone."""
 
-PACKAGES = ("altair", "jinja2", "pandas", "polars", "pyarrow", "rich", "scipy", "vl_convert", "numpy")
+EXTRA = {"fleet": "fleet"}
+"""Of the package, where it is not `report`."""
+
+PACKAGES = ("altair", "duckdb", "ibis", "jinja2", "pandas", "polars", "pyarrow", "rich", "scipy", "vl_convert", "numpy")
 BARE = f"""
 import sys
 sys.modules.update(dict.fromkeys({PACKAGES!r}))
@@ -85,4 +89,4 @@ def test_without_the_packages_a_command_says_the_one_line_that_it_needs(command:
         assert done.returncode == 0, done.stderr
     else:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert "pip install 'profilemate[report]'" in done.stderr
+        assert f"pip install 'profilemate[{EXTRA.get(command, 'report')}]'" in done.stderr

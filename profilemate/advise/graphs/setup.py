@@ -136,9 +136,13 @@ def whole_numbers(value: Any) -> tuple[int, ...]:
     return tuple(one for one in value if whole(one) is not None) if isinstance(value, list) else ()
 
 
+LARGEST_SIZE = 1 << 31
+"""No batch has so many tokens; sums of larger ones would not fit the programme."""
+
+
 def whole(value: Any) -> int | None:
-    """A positive whole number, or None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """A positive whole number that may be a size, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_SIZE else None
 
 
 def size_of(capture: Capture) -> int:

@@ -20,26 +20,53 @@ class Shift:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a session has of an engine: its scheduler or workers alone, and the secrets that its processes were given."""
+
+    has_scheduler: bool
+    secrets: frozenset[str]
+
+    def is_part_of(self, other: Claim) -> bool:
+        """Whether both are one engine, spread over hosts by the program that started all: one scheduler, one secret."""
+        return not (self.has_scheduler and other.has_scheduler) and bool(self.secrets & other.secrets)
+
+
 def shifts_of(parts: Sequence[Part]) -> tuple[Shift, ...]:
-    """In the order of the sessions: those whose numbers are taken go up past all that are."""
-    taken: set[int] = set()
+    """In the order of the sessions: those whose numbers are taken by other engines go up past all that are."""
+    taken: dict[int, list[Claim]] = {}
     shifts = []
     for part in parts:
-        mine = engines_of(part)
-        common = taken & mine
+        mine = claims_of(part)
+        common = {
+            number
+            for number, claim in mine.items()
+            if not all(claim.is_part_of(other) for other in taken.get(number, ()))
+        }
         by = max(taken) + 1 - min(mine) if common else 0
         note = ""
         if common:
             moved = ", ".join(f"{number} is {number + by}" for number in sorted(mine))
             note = f"engine numbers {_listed(common)} of {part.label} are taken: of its engines {moved} here"
         shifts.append(Shift(by, note))
-        taken |= {number + by for number in mine}
+        for number, claim in mine.items():
+            taken.setdefault(number + by, []).append(claim)
     return tuple(shifts)
 
 
-def engines_of(part: Part) -> set[int]:
-    """Numbers of the engines that the session's engine cores and workers belong to."""
-    return {number_of(process) for process in part.processes if set(process.roles) - set(WITHOUT_ENGINE)}
+def claims_of(part: Part) -> dict[int, Claim]:
+    """By the number of each engine that the session's engine cores and workers belong to."""
+    members: dict[int, list[ProcessInfo]] = {}
+    for process in part.processes:
+        if set(process.roles) - set(WITHOUT_ENGINE):
+            members.setdefault(number_of(process), []).append(process)
+    return {
+        number: Claim(
+            any(set(process.roles) - {"Worker"} for process in processes),
+            frozenset(process.secret_id for process in processes if process.secret_id),
+        )
+        for number, processes in members.items()
+    }
 
 
 def number_of(process: ProcessInfo) -> int:

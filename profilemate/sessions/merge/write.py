@@ -79,13 +79,14 @@ def link_or_copy(source: Path, target: Path, may_grow: bool = False) -> None:
         except OSError:
             pass
     shutil.copyfile(source, target, follow_symlinks=False)
+    target.chmod(0o600)
 
 
 def _copy_renamed(source: Path, target: Path, columns: tuple[str, ...], other_id: Callable[[str], str]) -> None:
     """A stream with the request ids of the front end that took the requests in."""
     with (
         open(source, encoding="utf-8", errors="surrogateescape", newline="\n") as old,
-        open(target, "x", encoding="utf-8", errors="surrogateescape", newline="\n") as new,
+        open(target, "x", encoding="utf-8", errors="surrogateescape", newline="\n", opener=_privately) as new,
     ):
         header = old.readline()
         new.write(header)
@@ -98,6 +99,10 @@ def _copy_renamed(source: Path, target: Path, columns: tuple[str, ...], other_id
                     cells[place] = other_id(cells[place])
                 line = ",".join(cells) + line[len(line.rstrip("\n")) :]
             new.write(line)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

@@ -99,12 +99,17 @@ def expert_layers(dimensions: Mapping[str, Any]) -> float:
         return 0.0
     total = size(dimensions, "num_hidden_layers")
     every = size(dimensions, "interleave_moe_layer_step") or size(dimensions, "decoder_sparse_step") or 1
-    sparse = sum((layer + 1) % every == 0 for layer in range(total))
+    sparse = total // every
     frequency = size(dimensions, "moe_layer_freq")
     if frequency and "first_k_dense_replace" in dimensions:
         first = size(dimensions, "first_k_dense_replace")
-        sparse = sum(layer >= first and layer % frequency == 0 for layer in range(total))
+        sparse = max(0, _multiples(frequency, total) - _multiples(frequency, first))
     return sparse * layers_of_worker(dimensions) / total if total else 0.0
+
+
+def _multiples(of: int, below: int) -> int:
+    """How many of 0, 1, ... are below a number and multiples of another."""
+    return -(-below // of)
 
 
 def experts_of_worker(dimensions: Mapping[str, Any]) -> int:

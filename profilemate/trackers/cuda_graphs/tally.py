@@ -44,7 +44,8 @@ class Counts:
         self.tallies: dict[Key, Tally] = {}
         self.faults: Counter[str] = Counter()
         self.last_forward = 0
-        self.recent: deque[tuple[int, Key]] = deque(maxlen=REMEMBERED_FORWARDS)
+        self.recent: deque[tuple[int, Key, bool]] = deque(maxlen=REMEMBERED_FORWARDS)
+        """The last passes: number, descriptor, whether a graph was replayed."""
         self.capped = False
 
     def tally(self, key: Key) -> Tally:
@@ -101,13 +102,13 @@ def _count_forward(counts: Counts, row: Row) -> None:
     tally = counts.tally(key)
     tally.forwards += 1
     counts.last_forward = forward
+    counts.recent.append((forward, key, bool(graphs)))
     if graphs:
         tally.replays += 1
         tally.graphs += graphs
         tally.unpadded_tokens += unpadded or 0
         tally.padded_tokens += key[1] or 0
         tally.host_ns += host_ns or 0
-        counts.recent.append((forward, key))
     if fault:
         counts.faults[fault] += 1
 
@@ -135,26 +136,47 @@ def count_others(session: Session, process: ProcessInfo, shows: Callable[[str], 
 
 
 def compare_ranks(first: Counts, second: Counts) -> str:
-    """How the replays of two tensor-parallel ranks differ, over the forward passes that both recorded; empty if not."""
+    """How two tensor-parallel ranks differ, over the forward passes that both recorded; empty if not.
+
+    Replays are compared by graph; where they agree, passes by descriptor, which has the tokens of those without a graph.
+    """
     common = min(first.last_forward, second.last_forward)
     ahead = max(first.last_forward, second.last_forward) - common
     if ahead > REMEMBERED_FORWARDS:
         return f"one recorded {ahead} forward passes more"
-    mine, theirs = _replays_through(first, common), _replays_through(second, common)
-    different = [key for key in mine.keys() | theirs.keys() if mine[key] != theirs[key]]
-    return _differences(different, mine, theirs)
+    is_capped = first.capped or second.capped
+    for noun, count in (("replays", _replays_through), ("passes", _passes_through)):
+        mine, theirs = count(first, common), count(second, common)
+        if is_capped:
+            mine, theirs = _without_tokens(mine), _without_tokens(theirs)
+        different = [key for key in mine.keys() | theirs.keys() if mine[key] != theirs[key]]
+        if different:
+            return _differences(different, mine, theirs, noun)
+    return ""
 
 
 def _replays_through(counts: Counts, forward: int) -> Counter[Key]:
     replays = Counter({key: tally.replays for key, tally in counts.tallies.items()})
-    replays.subtract(key for number, key in counts.recent if number > forward)
+    replays.subtract(key for number, key, is_replay in counts.recent if number > forward and is_replay)
     return replays
 
 
-def _differences(keys: Iterable[Key], mine: Counter[Key], theirs: Counter[Key]) -> str:
+def _passes_through(counts: Counts, forward: int) -> Counter[Key]:
+    passes = Counter({key: tally.forwards for key, tally in counts.tallies.items()})
+    passes.subtract(key for number, key, _ in counts.recent if number > forward)
+    return passes
+
+
+def _without_tokens(counts: Counter[Key]) -> Counter[Key]:
+    """Passes without a graph as one: the totals of removed rows do not tell their tokens."""
+    joined: Counter[Key] = Counter()
+    for key, count in counts.items():
+        joined[("NONE", *(None for _ in key[1:])) if key[0] == "NONE" else key] += count
+    return joined
+
+
+def _differences(keys: Iterable[Key], mine: Counter[Key], theirs: Counter[Key], noun: str) -> str:
     ordered = sorted(keys, key=lambda key: Descriptor.of(key).order)
-    named = [
-        f"{Descriptor.of(key).label}: {mine[key]} and {theirs[key]} replays" for key in ordered[:NAMED_DIFFERENCES]
-    ]
+    named = [f"{Descriptor.of(key).label}: {mine[key]} and {theirs[key]} {noun}" for key in ordered[:NAMED_DIFFERENCES]]
     more = len(ordered) - len(named)
     return "; ".join(named) + (f"; {more} more" if more > 0 else "")
