@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from profilemate.export.words import count_text, indented, names_text, seconds_text
@@ -12,20 +13,28 @@ from profilemate.trackers.view import OFF, View, lines_of, view_of
 COSTLIEST = 3
 
 
+def told(lines: Callable[[], list[str]]) -> list[str]:
+    """What a part of the record tells; of a metadata.json that somebody changed it may be no number at all."""
+    try:
+        return lines()
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
+        return ["unknown: metadata.json holds something else here than ProfileMate writes"]
+
+
 def summary_lines(record: dict[str, Any]) -> list[str]:
     """All of it, some ten lines for every tracker that has something to tell."""
     summary = table_of(record.get("summary"))
     lines = session_lines(record)
     for tracker, view in _views(summary):
-        lines += ["", view.heading, *indented(lines_of(view, table_of(summary.get(tracker))))]
+        lines += ["", view.heading, *indented(told(lambda: lines_of(view, table_of(summary.get(tracker)))))]  # noqa: B023, called at once
     return [
         *lines,
         "",
         "Health of the recording",
-        *indented(health_lines(record)),
+        *indented(told(lambda: health_lines(record))),
         "",
         "Time in ProfileMate's own code, estimated from the calls that were timed",
-        *indented(own_cost_lines(summary)),
+        *indented(told(lambda: own_cost_lines(summary))),
     ]
 
 
@@ -33,13 +42,13 @@ def short_lines(record: dict[str, Any]) -> list[str]:
     """The most important lines of each tracker, for the end of a run."""
     summary = table_of(record.get("summary"))
     lines = [line for tracker, view in _views(summary) for line in _short(view, table_of(summary.get(tracker)))]
-    health = health_lines(record)
+    health = told(lambda: health_lines(record))
     more = [f"{len(health) - 1} more remarks: profilemate summary"] if len(health) > 2 else health[1:2]
     return [session_lines(record)[0], *indented([*lines, *health[:1], *more])]
 
 
 def _short(view: View, record: dict[str, Any]) -> list[str]:
-    return [] if record == OFF else view.lines(record)[: view.num_short_lines]
+    return [] if record == OFF else told(lambda: view.lines(record))[: view.num_short_lines]
 
 
 def _views(summary: dict[str, Any]) -> list[tuple[str, View]]:
