@@ -39,8 +39,9 @@ def how(part: dict[str, Any]) -> str:
 
 
 def text(results: dict[str, Any]) -> str:
-    """All that stands between the markers."""
-    return "\n".join([*servers(results["servers"]), "", *kills(results["kills"])])
+    """All that stands between the markers: the parts of which there was a whole run."""
+    parts = [show(results[name]) for name, show in (("servers", servers), ("kills", kills)) if name in results]
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def servers(part: dict[str, Any]) -> list[str]:
