@@ -13,16 +13,16 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from profilemate.boot import is_switched_off
+from profilemate.cli.check import FAILURE, OK, WARNING, Check
+from profilemate.cli.containers import container_needs
 from profilemate.cli.interpreter import environment_of, ignores_python_path, script_interpreter
 from profilemate.cli.locate import PACKAGE, injection_folder, own_command, profiling_config
 from profilemate.probe import folders
 from profilemate.probe.settings import Settings, is_file, is_users, load, with_absolute_paths
 from profilemate.trackers import DEFAULT, NAMES
 
-OK, WARNING, FAILURE = "ok", "warning", "failure"
 START_TIMEOUT_SECONDS = 60
 IMPORT_TIMEOUT_SECONDS = 300
 TRIAL_BYTES = 1 << 12
@@ -70,15 +70,6 @@ import json, sys
 from profilemate.probe.fit import fit_report
 json.dump([fit._asdict() for fit in fit_report()], open(sys.argv[1], "w"))
 """
-
-
-class Check(NamedTuple):
-    """One finding: a failure would make a session empty; a remedy says what to do."""
-
-    name: str
-    status: str
-    text: str
-    remedy: str = ""
 
 
 def profiling_is_on(environ: Mapping[str, str]) -> list[Check]:
@@ -376,5 +367,6 @@ CHECKS = (
     folder_can_be_written,
     vllm_is_installed,
     ray_needs,
+    container_needs,
     hooks_fit,
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
+from profilemate.export.atomic import write_asked_for
 from profilemate.session.errors import SessionError
 from profilemate.session.find import find_session
 
@@ -112,7 +113,7 @@ def _write_page(comparison: Comparison, found: list[Outcome], path: Path) -> Non
 
     text = page(comparison, found)
     try:
-        path.write_text(text, encoding="utf-8")
+        write_asked_for(path, text.encode())
     except OSError as error:
         raise SessionError(f"{path} cannot be written: {error.strerror}") from error
 

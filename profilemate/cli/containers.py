@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from profilemate.cli.checks import OK, WARNING, Check
+from profilemate.cli.check import OK, WARNING, Check
 from profilemate.cli.locate import profiling_config
 from profilemate.probe import folders
 from profilemate.probe.settings import load

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from profilemate.cli import checks as every
-from profilemate.cli.checks import FAILURE, OK, Check
-from profilemate.cli.containers import container_needs
+from profilemate.cli.check import FAILURE, OK, Check
+from profilemate.cli.checks import CHECKS
 from profilemate.cli.progress import Progress
 
 EPILOG = """examples:
@@ -23,9 +22,6 @@ EPILOG = """examples:
   profilemate doctor --json"""
 
 SHOW_EVERY_SECONDS = 0.2
-CHECKS = (*every.CHECKS[:-1], container_needs, every.CHECKS[-1])
-"""The last one imports vLLM, which takes longest."""
-
 MARKS = {OK: "ok      ", "warning": "warning ", FAILURE: "FAILURE "}
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
+from profilemate.export.atomic import write_asked_for
 from profilemate.figures import BY_NAME, PACKAGES, draw
 from profilemate.figures.figure import Figure, NoFigure
 from profilemate.figures.picture import KINDS, Look, encoded, fonts_from
@@ -135,7 +136,7 @@ def _plot(session: Session, name: str, target: Path, look: Look) -> dict[str, An
             return {"name": name, "file": "", "reason": found.reason}
         content = encoded(found, target.suffix.lower().removeprefix("."), look)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+    write_asked_for(target, content)
     return {"name": name, "file": str(target), "says": found.says, "note": found.note}
 
 

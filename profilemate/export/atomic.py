@@ -36,6 +36,12 @@ def replacing(path: Path, is_asked_for: bool = False) -> Iterator[TextIO]:
         raise
 
 
+def write_asked_for(path: Path, content: bytes) -> None:
+    """Write what a user asked for by name, in one step. Raises OSError."""
+    with replacing(path, is_asked_for=True) as file:
+        file.buffer.write(content)
+
+
 def remove_left_overs(folder: Path) -> None:
     """Remove temporary files of exports that were killed."""
     for path in folder.iterdir():
