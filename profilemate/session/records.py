@@ -141,7 +141,17 @@ def _usable(value: Any, depth: int) -> Any:
 
 def printable(line: str) -> str:
     """A line without control characters, which would reach a terminal, and without those that turn its order round."""
-    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+    if line.isprintable() or _is_printable_as_bytes(line):
+        return line
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _is_printable_as_bytes(line: str) -> bool:
+    """Whether it is good UTF-8 that a locale without it (LANG=C) had to read as single bytes, which it writes as they were."""
+    try:
+        return line.encode(errors="surrogateescape").decode().isprintable()
+    except UnicodeError:
+        return False
 
 
 def text(value: Any) -> str:

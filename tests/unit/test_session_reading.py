@@ -14,6 +14,7 @@ from profilemate.schema import names
 from profilemate.session import alive, stream
 from profilemate.session.errors import SessionError
 from profilemate.session.find import find_session, sessions_in
+from profilemate.session.records import printable
 from profilemate.session.session import Session
 from profilemate.trackers.cuda_graphs import events as graphs
 from profilemate.trackers.kv_cache import analyze as kv_cache
@@ -250,3 +251,18 @@ def test_the_users_configured_folder_is_searched_after_the_environments(
     assert find_session("latest", str(tmp_path / "configured")).name == "session_20400101_000001"
     monkeypatch.setenv("PROFILEMATE_DIR", str(tmp_path / "environment"))
     assert find_session("latest", str(tmp_path / "configured")).name == "session_20400101_000002"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("größe", "größe"),
+        (os.fsencode("größe").decode("ascii", "surrogateescape"), None),
+        ("a\x1b[31mb", "a?[31mb"),
+        (b"a\xc2\x9b31mb".decode("ascii", "surrogateescape"), "a??31mb"),
+        (b"a\xff".decode("utf-8", "surrogateescape"), "a?"),
+        ("a\u202eb\ud800", "a?b?"),
+    ],
+)
+def test_a_line_is_shown_without_what_a_terminal_would_obey(text: str, shown: str | None) -> None:
+    assert printable(text) == (text if shown is None else shown)
