@@ -165,7 +165,10 @@ QUOTED = re.compile(r"""(["'])(?:\\.|(?!\1).)*(?:\1|$)""")
 
 def error_text(error: BaseException | None) -> str:
     """An exception's kind and what it says, without the data that such as `KeyError: 'her-name-1'` quote: a request's own."""
-    says = " ".join(str(error).split())
+    try:
+        says = " ".join(str(error).split())
+    except Exception:
+        says = "<exception str() failed>"  # in the words of the standard library's traceback
     if isinstance(error, (LookupError, ValueError)):
         says = QUOTED.sub("'...'", says)
     return f"{type(error).__name__}: {says}"

@@ -76,6 +76,21 @@ def test_a_handler_that_raises_changes_nothing_and_is_off_after_five(kind: Any) 
     assert state.calls == 10
 
 
+class UnspeakableError(Exception):
+    """One whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_an_exception_without_words_is_told_by_its_kind_and_place() -> None:
+    try:
+        raise UnspeakableError
+    except UnspeakableError:
+        told = hooks._description()
+    assert "test_hook.py" in told and "UnspeakableError: <exception str() failed>" in told
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_originals_exception_is_the_callers(kind: Any) -> None:
     calls = []
