@@ -199,7 +199,7 @@ def check_cpu_operations(session: Path, names: list[str]) -> None:
     assert set(totals["Worker_TP0"]) == set(totals["Worker_TP1"]) > {"execute_model", "prepare_inputs", "model_launch"}
     told = totals["EngineCore"]["update_from_output"]
     steps = streams.all_rows(session, "engine_steps", "EngineCore")
-    assert int(told["calls"]) == sum(int(row["time_ns"]) <= int(told["time_ns"]) for row in steps) > 10
+    assert int(told["calls"]) == sum(int(row["time_ns"]) <= int(told["time_ns"]) for row in steps) > 0
     operations = json.loads((session / "cpu_timing_summary.json").read_text())
     assert {"serialise_outputs", "serialise_requests"} < set(operations)
     assert [one["is_in_sums"] for one in operations["execute_model"]["processes"].values()] == [True, False]
