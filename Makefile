@@ -69,6 +69,7 @@ fuzz: $(DEV_STAMP)
 
 # Loopback only; SOAK_OPTIONS="--minutes 60 --seed 7".
 soak: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m long tests/benchmarks/test_soak.py
 	$(BIN)/python benchmarks/soak $(SOAK_OPTIONS)
 
 # PySpark lies in a folder of its own: nothing else here needs it.

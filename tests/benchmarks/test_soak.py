@@ -22,7 +22,7 @@ EPISODE = tally.Episode("clock", 3, 4, {"URLError": 1}, {}, {"ENOSPC": 5}, "gaps
 END = tally.LifeEnd("worker killed", 0, 0, 20, 100, 60, 40, 90, 50, 41, 10)
 
 
-@pytest.mark.server
+@pytest.mark.long
 def test_a_server_holds_while_its_disk_fills_and_a_process_stops(tmp_path: Path, tiny_model: Path) -> None:
     said: list[str] = []
     record = lives.Record(said.append)
