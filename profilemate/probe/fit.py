@@ -7,8 +7,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from profilemate.probe import engine_step, user_tracker
-from profilemate.probe.guarded import why
-from profilemate.probe.hook import Hook, misfit
+from profilemate.probe.hook import Hook, error_text, misfit
 from profilemate.probe.install import is_optional, probe_hooks, tracker_hooks
 from profilemate.probe.settings import is_users, load
 from profilemate.trackers import NAMES
@@ -48,7 +47,7 @@ def _users_hooks(taken: set[str]) -> tuple[list[Hook], list[HookFit]]:
         try:
             hooks += user_tracker.load(word, taken | {hook.name for hook in hooks}).hooks
         except (Exception, SystemExit) as error:
-            refused.append(HookFit(name, name, word, False, why(error)))
+            refused.append(HookFit(name, name, word, False, error_text(error, may_quote=True)))
     return hooks, refused
 
 

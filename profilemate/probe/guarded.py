@@ -9,11 +9,6 @@ from profilemate.probe.hook import FAILURES_BEFORE_OFF, error_text
 from profilemate.probe.process import THIS
 
 
-def why(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
-
-
 class Guarded:
     """Calls a function until it has failed five times; the first and the last time are told in process.json's warnings.
 
@@ -38,5 +33,5 @@ class Guarded:
             self.failures += 1
             if self.failures in (1, FAILURES_BEFORE_OFF):
                 off = "is off" if self.failures > 1 else "failed"
-                THIS.warnings.append(f"{self.what} {off}: {error_text(error)[:400]}")
+                THIS.warnings.append(f"{self.what} {off}: {error_text(error)}")
                 THIS.dirty = True

@@ -160,18 +160,22 @@ def _description() -> str:
         return type(error).__name__
 
 
+LONGEST_ERROR = 400
 QUOTED = re.compile(r"""(["'])(?:\\.|(?!\1).)*(?:\1|$)""")
 
 
-def error_text(error: BaseException | None) -> str:
-    """An exception's kind and what it says, without the data that such as `KeyError: 'her-name-1'` quote: a request's own."""
+def error_text(error: BaseException | None, may_quote: bool = False) -> str:
+    """An exception's kind and what it says, in one line of bounded length.
+
+    What such as `KeyError: 'her-name-1'` quote may be a request's own, and is left out, unless no request has been seen yet.
+    """
     try:
         says = " ".join(str(error).split())
     except Exception:
         says = "<exception str() failed>"  # in the words of the standard library's traceback
-    if isinstance(error, (LookupError, ValueError)):
+    if isinstance(error, (LookupError, ValueError)) and not may_quote:
         says = QUOTED.sub("'...'", says)
-    return f"{type(error).__name__}: {says}"
+    return f"{type(error).__name__}: {says}"[:LONGEST_ERROR]
 
 
 def owner_and_name(module: Any, target: str) -> tuple[Any, str]:

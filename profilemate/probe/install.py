@@ -11,8 +11,8 @@ from typing import Any
 
 from profilemate.probe import cost, engine_step, phase, user_tracker
 from profilemate.probe.finder import TargetFinder
-from profilemate.probe.guarded import Guarded, why
-from profilemate.probe.hook import Hook, HookState, put_in, take_out_all
+from profilemate.probe.guarded import Guarded
+from profilemate.probe.hook import Hook, HookState, error_text, put_in, take_out_all
 from profilemate.probe.pace import SHORTEST_PAUSE_NS, pause_ns
 from profilemate.probe.process import THIS, tell
 from profilemate.probe.settings import is_users, load, with_absolute_paths
@@ -112,7 +112,7 @@ def add_user_tracker(word: str) -> None:
         tracker = users[word] = user_tracker.load(word, set(states))
         user_tracker.adopt(tracker)
     except (Exception, SystemExit) as error:
-        refused[word] = why(error)
+        refused[word] = error_text(error, may_quote=True)
         THIS.warnings.append(f"tracker {word} is off: {refused[word]}")
         return
     for hook in tracker.hooks:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import engine_steps
-import environment
 import parallel_runs as runs
 import pytest
 import server as servers
@@ -39,15 +38,7 @@ class Staged(NamedTuple):
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Staged:
     folder = tmp_path_factory.mktemp("stages")
-    env = environment.profiled(
-        folder / "sessions",
-        environment.STANDIN,
-        engine_steps.STEP_ORACLE,
-        STANDIN_GRAPHS="1",
-        STANDIN_GRAPHS_LOG=str(folder / "truth"),
-        STEP_ORACLE=str(folder / "steps"),
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
-    )
+    env = engine_steps.watched(folder, VLLM_CPU_OMP_THREADS_BIND="nobind")
     with servers.start(tiny_model, env, folder / "log", *OPTIONS) as server:
         told = runs.load(server, tiny_model)
         server.stop(signal.SIGTERM)

@@ -39,18 +39,6 @@ ITERATION = re.compile(
 """What vLLM itself logs of every engine step that has tokens."""
 
 
-def profiled_env(folder: Path, **more: str) -> dict[str, str]:
-    return environment.profiled(
-        folder / "sessions",
-        environment.STANDIN,
-        engine_steps.STEP_ORACLE,
-        STANDIN_GRAPHS="1",
-        STANDIN_GRAPHS_LOG=str(folder / "truth"),
-        STEP_ORACLE=str(folder / "steps"),
-        **more,
-    )
-
-
 class Served(NamedTuple):
     """A server's whole life under load, ended by SIGTERM."""
 
@@ -69,7 +57,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served
     options = (
         "--compilation-config", GRAPHS, "--cudagraph-metrics", "--kv-cache-metrics", "--enable-logging-iteration-details",
     )  # fmt: skip
-    with servers.start(tiny_model, profiled_env(folder, PROFILEMATE_CHECK_REPLAYS="1"), log, *options) as server:
+    with servers.start(
+        tiny_model, engine_steps.watched(folder, PROFILEMATE_CHECK_REPLAYS="1"), log, *options
+    ) as server:
         clients.send_load(server, tiny_model, 60)
         time.sleep(1)  # the last iteration's statistics reach the front end
         metrics = {name: server.metric(name) for name in METRICS}
@@ -167,7 +157,9 @@ def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, t
 
 
 def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Path) -> None:
-    env = profiled_env(tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind", PROFILEMATE_TRACKERS="default,cpu_operations")
+    env = engine_steps.watched(
+        tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind", PROFILEMATE_TRACKERS="default,cpu_operations"
+    )
     options = ("--tensor-parallel-size", "2", "--compilation-config", GRAPHS)
     with servers.start(tiny_model, env, tmp_path / "log", *options) as server:
         clients.send_load(server, tiny_model, 10)

@@ -16,6 +16,19 @@ MOST_IN_FLIGHT = 2
 """Batches that may be at a worker when the engine dies: with async scheduling the next one is launched early."""
 
 
+def watched(folder: Path, **more: str) -> dict[str, str]:
+    """Environment of a profiled server on stand-in graphs: the oracle's `steps` and the graphs' `truth` lie in the folder."""
+    return environment.profiled(
+        folder / "sessions",
+        environment.STANDIN,
+        STEP_ORACLE,
+        STANDIN_GRAPHS="1",
+        STANDIN_GRAPHS_LOG=str(folder / "truth"),
+        STEP_ORACLE=str(folder / "steps"),
+        **more,
+    )
+
+
 def finished(path: Path) -> list[int]:
     """Tokens of every engine step that the oracle saw finish, in order."""
     lines = path.read_text().splitlines() if path.exists() else []

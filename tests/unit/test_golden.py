@@ -59,7 +59,8 @@ def test_every_golden_session_is_expected() -> None:
 
 @pytest.mark.parametrize("session", READABLE, indirect=True)
 def test_the_summary_counts_what_was_counted_by_hand(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record, _ = summary(session, capsys)
+    record, said = summary(session, capsys)
+    assert "metadata.json holds something else" not in said, "a part of the text could not be made"
     wanted = EXPECTED[session.name]["numbers"]
     assert {path: at(record["summary"], path) for path in wanted} == wanted
 
