@@ -96,6 +96,15 @@ def test_fewer_graphs_than_now_are_advised_on_request_at_their_price(tmp_path: P
     assert next(gain for gain in finding.gains if gain.unit == "tokens").expected == 20 * (12 * 8 + 16 + 100)
 
 
+def test_the_range_under_a_budget_is_of_ladders_within_it(tmp_path: Path) -> None:
+    """Stretches of 3 and of 5 by turns; three graphs leave 8 and 16 alone, whichever half they are fitted to."""
+    passes = [full(8, tokens) for stretch in range(20) for tokens in [(3, 5)[stretch % 2]] * 13]
+    finding = capture_sizes.advise(session_of(tmp_path, config(SIZES), CAPTURES, passes), Budget(graphs=3))[0]
+    shares = next(gain for gain in finding.gains if gain.quantity.startswith("padding"))
+    assert shares.expected == pytest.approx(50)
+    assert shares.low > 42, "with as many graphs as now it would be 5 of 13"
+
+
 def test_a_budget_below_what_decode_batches_need_is_raised_and_said_to_be(tmp_path: Path) -> None:
     finding = capture_sizes.advise(session_of(tmp_path, config(SIZES), CAPTURES, traffic()), Budget(graphs=1))[0]
     assert finding.numbers["advised"]["graphs"] == 3
