@@ -73,6 +73,19 @@ def test_a_budget_of_captures(words: str, sizes: str, tmp_path: Path, capsys: py
     assert f"Set: --cudagraph-capture-sizes {sizes}" in capsys.readouterr().out
 
 
+def test_what_a_budget_predicted_is_looked_up_with_that_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run with the ladder of four graphs; that of as many as before would have been another one."""
+    sizes = [8, 11, 16]
+    passes = [*[full(8, 3)] * 10, full(8, 5), full(8, 8), piecewise(11, 11)] * 20
+    after = session_of(tmp_path, config(sizes), captures([8], sizes), passes, "session_2").path
+    command = ["advise", "--verify", str(ladder_session(tmp_path)), str(after), "--topic", "capture_sizes"]
+    assert main([*command, "--capture-budget", "4"]) == 0
+    assert main(command) == 2
+    assert "was not run with what was advised" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["0", "-3", "0s", "many", "5m", "1e9", "", "20 graphs", "0MiB"])
 def test_what_is_no_budget(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
