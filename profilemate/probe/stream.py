@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -141,13 +142,21 @@ class Stream:
             self._ends_here = True
 
     def _open(self, folder: str) -> None:
+        """Begin the file under another name: a process killed before the header is written leaves no table without one."""
         self.path = os.path.join(folder, f"{self.table.name}.csv")
-        self.descriptor = open_new(self.path)
+        begun = f"{self.path}.{os.getpid()}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(begun)  # of a beginning that could not be taken back
+        self.descriptor = open_new(begun)
         try:
             self.write(folder, self.table.header.encode(), 0)
-        except OSError:  # a file without its header would be unreadable: begin anew with the next write
+            if os.path.lexists(self.path):  # nobody's file is replaced
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.path)
+            os.rename(begun, self.path)
+        except OSError:
             self.close()
-            os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                os.unlink(begun)
             self.num_bytes, self.rows, self._ends_here = 0, 0, False
             raise
 

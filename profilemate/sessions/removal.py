@@ -27,6 +27,8 @@ TIME_HEADER = b"time_ns,"
 _RECORD = re.compile(re.escape(names.PROCESS_FILE) + r"(?:\.\d+\.new)?")
 _SESSION_RECORD = re.compile(re.escape(names.SESSION_FILE) + r"(?:\.\d+\.new)?")
 _LEFT_OVER = re.compile(r"\..+\.\d+\.new")
+_BEGUN = re.compile(r"\w+\.csv\.\d+\.new")
+"""A stream whose process died before it had written the header."""
 
 
 @dataclass
@@ -105,7 +107,7 @@ def _remove_processes(session: int, removed: Removed) -> None:
 
 def _is_of_process(name: str, folder: int) -> bool:
     """A record, or a stream: a table of ours by its name, a user's by a header that begins with the time."""
-    if _RECORD.fullmatch(name):
+    if _RECORD.fullmatch(name) or _BEGUN.fullmatch(name):
         return True
     match = STREAM.fullmatch(name)
     return match is not None and (match[1] in _our_tables() or _begins_with_time(name, folder))

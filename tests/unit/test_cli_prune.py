@@ -180,6 +180,7 @@ def test_all_that_profilemate_writes_goes(tmp_path: Path) -> None:
     (path / ".metadata.json.123.new").write_text("x")
     process = next(path.glob("processes/Worker*"))
     (process / "process.json.77.new").write_text("{")
+    (process / "my_tracker.csv.77.new").write_text("")
     (process / "forward_passes.3.csv").write_text("time_ns\n1\n")
     removed = remove_session(path)
     assert removed.left == []
