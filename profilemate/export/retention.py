@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,8 +64,14 @@ def cap_of(session: Session) -> int:
 
 
 def recorded_in(session: Session) -> Path | None:
-    """The folder that the session was recorded in, if it still lies there: a copy elsewhere is nobody's to tidy up."""
+    """The folder that the session was recorded in, if that was here and it still lies there.
+
+    A copy elsewhere is nobody's to tidy up, and the cap of one that came from another host, where the folder has the same
+    name as here, says nothing about the sessions that were recorded here.
+    """
     directory = session.info.settings.get("directory")
+    if session.info.host != socket.gethostname():
+        return None
     try:
         parent = session.path.resolve().parent
         return parent if isinstance(directory, str) and _same_folder(directory, parent) else None

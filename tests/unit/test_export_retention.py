@@ -114,10 +114,19 @@ def test_no_cap_and_foreign_folders(three: list[SessionBuilder], tmp_path: Path)
 
 def test_an_export_applies_the_cap_of_the_settings(tmp_path: Path) -> None:
     settings = {"directory": str(tmp_path), "folder_cap_bytes": 1}
-    session = add_server(SessionBuilder(tmp_path, settings=settings))
+    session = add_server(SessionBuilder(tmp_path, settings=settings, host=socket.gethostname()))
     silence(session.path)
     assert main(["export", str(session.path)]) == 0
     assert detail(session) == ["health.csv"]
+
+
+def test_the_cap_of_a_session_of_another_host_is_not_applied_here(three: list[SessionBuilder], tmp_path: Path) -> None:
+    """A colleague's session, unpacked into the folder of one's own: on both machines it is /tmp/vllm_profiling."""
+    settings = {"directory": str(tmp_path), "folder_cap_bytes": 1}
+    theirs = add_server(SessionBuilder(tmp_path, settings=settings, host="elsewhere"))
+    silence(theirs.path)
+    assert main(["export", str(theirs.path)]) == 0
+    assert all("engine_steps.csv" in detail(session) for session in (*three, theirs))
 
 
 def test_links_are_not_followed(three: list[SessionBuilder], tmp_path: Path) -> None:
@@ -137,7 +146,7 @@ def restarted(directory: Path, number: int, cap: int) -> SessionBuilder:
     """The session of a server that was started for the n-th time: 500 evictions, 40 engine steps and its number of hits."""
     settings = {"directory": str(directory), "folder_cap_bytes": cap}
     stamp = f"session_20250101_{number // 3600:02}{number // 60 % 60:02}{number % 60:02}"
-    session = SessionBuilder(directory, stamp, settings=settings)
+    session = SessionBuilder(directory, stamp, settings=settings, host=socket.gethostname())
     engine = session.process("EngineCore", host=socket.gethostname())
     engine.rows(kv.EVICTIONS, *({**EVICTION, "time_ns": at(n / 100)} for n in range(500)))
     engine.rows(kv.STEPS, *(step(n, n / 10, 20, hit_tokens=number, evicted=500) for n in range(1, 41)))
