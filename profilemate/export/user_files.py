@@ -19,8 +19,9 @@ from profilemate.schema.probe_tables import PROBE_TABLES
 from profilemate.schema.step_table import BASE
 from profilemate.schema.table import Table, fields
 from profilemate.session.order import nearly_sorted
+from profilemate.session.segments import LONGEST_LINE_BYTES
 from profilemate.session.session import Session
-from profilemate.session.stream import LONGEST_LINE_BYTES, Row
+from profilemate.session.stream import Row
 from profilemate.trackers import NAMES
 from profilemate.trackers.view import tables_of, view_of
 

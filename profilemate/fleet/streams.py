@@ -14,7 +14,7 @@ from profilemate.frames.scan import ENGINE_NUMBER, PROCESS, TIME_SEC, process_fr
 from profilemate.frames.session import Session
 from profilemate.frames.shape import Shape
 from profilemate.session.records import ProcessInfo, text
-from profilemate.session.stream import TORN_TAIL
+from profilemate.session.segments import TORN_TAIL
 from profilemate.session.views import engine_config, graph_workers
 
 if TYPE_CHECKING:

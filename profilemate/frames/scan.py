@@ -15,8 +15,9 @@ from profilemate.frames.blocks import FileRows, plain_rows
 from profilemate.frames.shape import Shape
 from profilemate.schema.table import Table
 from profilemate.session.records import ProcessInfo
+from profilemate.session.segments import LONGEST_LINE_BYTES, open_segments, read_blocks
 from profilemate.session.session import Session
-from profilemate.session.stream import LONGEST_LINE_BYTES, MALFORMED, WRONG_HEADER, open_segments, read_blocks
+from profilemate.session.stream import MALFORMED, WRONG_HEADER
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from profilemate.schema.table import Field, Table
-from profilemate.session.stream import REQUIRED, boolean, integer, required_integer
+from profilemate.session.cell_values import REQUIRED, boolean, integer, required_integer
 
 CellReader = Callable[[str], Any]
 

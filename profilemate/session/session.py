@@ -22,7 +22,8 @@ from profilemate.session.records import (
     read_plain,
     session_info,
 )
-from profilemate.session.stream import Row, first_and_last_rows, open_segments, stream_rows
+from profilemate.session.segments import open_segments
+from profilemate.session.stream import Row, first_and_last_rows, stream_rows
 
 ROLE_ORDER = {"APIServer": 0, "LLM": 0, "Script": 0, "EngineCore": 1, "Worker": 2}
 

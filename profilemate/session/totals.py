@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from profilemate.schema.table import Table
 from profilemate.session.records import ProcessInfo
+from profilemate.session.segments import TORN_TAIL
 from profilemate.session.session import Session
-from profilemate.session.stream import TORN_TAIL, Row
+from profilemate.session.stream import Row
 
 
 class TotalsBlock(NamedTuple):

@@ -14,7 +14,7 @@ from profilemate.schema.probe_tables import PROBE_TABLES
 from profilemate.schema.table import Table
 from profilemate.session.faults import Faults
 from profilemate.session.records import ProcessInfo
-from profilemate.session.stream import LONGEST_LINE_BYTES, TORN_TAIL, OpenSegment, open_segments, read_lines
+from profilemate.session.segments import LONGEST_LINE_BYTES, TORN_TAIL, OpenSegment, open_segments, read_lines
 from profilemate.sessions.head import last_time_ns
 from profilemate.trackers import NAMES
 from profilemate.trackers.view import tables_of

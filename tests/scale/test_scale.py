@@ -19,7 +19,7 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from profilemate.export import cells
-from profilemate.session import durations, records, spool, stream, whole_chunks
+from profilemate.session import durations, records, segments, spool, whole_chunks
 from profilemate.sessions import requests_ended
 from profilemate.trackers.engine_steps.analyze import Adder
 from profilemate.trackers.requests import join
@@ -28,8 +28,8 @@ whole_chunks.CHUNK_ROWS = 10
 records.read_plain.__defaults__ = (1 << 16,)
 requests_ended.MOST_BYTES = 1 << 16
 cells.word = cells.word.__wrapped__
-stream.read_blocks.__defaults__ = (1 << 13,)
-stream.BLOCK_BYTES = 1 << 13
+segments.read_blocks.__defaults__ = (1 << 13,)
+segments.BLOCK_BYTES = 1 << 13
 import tracemalloc
 tracemalloc.start()
 from profilemate.cli.main import main

@@ -16,7 +16,7 @@ from session_builder import SessionBuilder, at, line
 from profilemate.frames import blocks, scan
 from profilemate.frames.session import Session, open_session
 from profilemate.schema.table import Field, Table
-from profilemate.session import stream
+from profilemate.session import cell_values, segments, stream
 from profilemate.session.session import Session as StreamSession
 from profilemate.trackers.cuda_graphs import events as graphs
 from profilemate.trackers.encoder_decoder import events as encoder
@@ -91,10 +91,10 @@ def files(draw: st.DrawFn, table: Table) -> bytes:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows, so that small files have all that large ones have."""
-    monkeypatch.setattr(stream, "BLOCK_BYTES", 128)
+    monkeypatch.setattr(segments, "BLOCK_BYTES", 128)
     monkeypatch.setattr(scan, "BLOCK_BYTES", 512)
     monkeypatch.setattr(blocks, "SMALL_BYTES", 100)
-    monkeypatch.setattr(stream, "LONGEST_LINE_BYTES", 1000)
+    monkeypatch.setattr(segments, "LONGEST_LINE_BYTES", 1000)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.name}-{table.present}")
@@ -108,7 +108,7 @@ def test_both_readers_give_the_same(
     session = SessionBuilder(tmp_path_factory.mktemp("session"))
     session.process("EngineCore").raw(f"{table.name}.csv", data.draw(files(table)))
     assert by_scan(session, table, table.columns) == by_stream(session, table, table.columns)
-    lead = [name for name in table.columns if name in stream.REQUIRED]
+    lead = [name for name in table.columns if name in cell_values.REQUIRED]
     others = [name for name in table.columns if name not in lead]
     some = data.draw(st.lists(st.sampled_from(others), unique=True, max_size=3)) if others else []
     header = (

@@ -21,7 +21,7 @@ from profilemate.frames import packages
 from profilemate.frames.readme_types import BOOLEANS, FLOATS, TEXTS, kind_of
 from profilemate.frames.session import Session, open_session
 from profilemate.schema.probe_tables import GAPS
-from profilemate.session import stream, views
+from profilemate.session import segments, stream, views
 from profilemate.session.errors import SessionError
 from profilemate.trackers import NAMES
 from profilemate.trackers.engine_steps import events as engine_steps
@@ -159,7 +159,7 @@ def test_everything_that_is_wrong_is_said(session: SessionBuilder) -> None:
     for words in (
         "graph.old did not fit this vLLM: has no x", "never called: BlockPool.free",
         "the size cap removed the 9 oldest rows of kv_evictions", "4 rows of kv_usage never reached the disk (ENOSPC)",
-        f"{lost.folder.name}: no readable process.json", f"kv_usage.csv: {stream.MALFORMED} (2 times)", stream.TORN_TAIL,
+        f"{lost.folder.name}: no readable process.json", f"kv_usage.csv: {stream.MALFORMED} (2 times)", segments.TORN_TAIL,
         "trackers that were off: cpu_operations",
     ):  # fmt: skip
         assert sum(words in one for one in said) == 1, (words, said)
@@ -205,7 +205,7 @@ def test_a_running_session_gives_more_rows_later(session: SessionBuilder) -> Non
     engine.rows(kv.USAGE, {"time_ns": at(2), "engine": 0, "kind": "interval", "in_use": 3, "total_blocks": 200})
     assert frame.collect().height == 3 and opened.table("kv_cache_usage").height > usage_rows
     assert opened.engines.height == 2
-    assert not any(stream.TORN_TAIL in said for said in opened.missing())
+    assert not any(segments.TORN_TAIL in said for said in opened.missing())
 
 
 # Copies, folders that cannot be written, sessions without detail

@@ -11,7 +11,7 @@ from session_builder import SessionBuilder, at, line
 
 from profilemate.export import readme_files
 from profilemate.schema import names
-from profilemate.session import alive, stream
+from profilemate.session import alive, segments, stream
 from profilemate.session.errors import SessionError
 from profilemate.session.find import find_session, sessions_in
 from profilemate.session.records import printable
@@ -40,7 +40,7 @@ def test_segments_come_in_order_of_their_numbers(session: SessionBuilder) -> Non
 def test_a_torn_last_row_is_left_out_even_if_it_has_all_columns(session: SessionBuilder) -> None:
     row = line(kv.EVICTIONS, {**EVICTION, "time_ns": 2, "block_id": 9})
     session.process("EngineCore").rows(kv.EVICTIONS, {**EVICTION, "time_ns": 1}, tail=row[:-4])
-    assert evictions(session) == ([1], {stream.TORN_TAIL: 1})
+    assert evictions(session) == ([1], {segments.TORN_TAIL: 1})
 
 
 def test_a_torn_row_in_the_middle_is_left_out(session: SessionBuilder) -> None:
@@ -53,14 +53,14 @@ def test_a_torn_row_in_the_middle_is_left_out(session: SessionBuilder) -> None:
     ("data", "ids", "faults"),
     [
         (b"", [], {}),
-        (b"time_ns,eng", [], {stream.TORN_TAIL: 1}),
-        (os.urandom(300_000).replace(b"\n", b"x") + b"\n", [], {stream.HUGE_LINE: 1}),
+        (b"time_ns,eng", [], {segments.TORN_TAIL: 1}),
+        (os.urandom(300_000).replace(b"\n", b"x") + b"\n", [], {segments.HUGE_LINE: 1}),
         (b"\x00\xff\xfe\n1,2\n", [], {stream.WRONG_HEADER: 1}),
         (b"a,b,c\n1,2,3\n", [], {stream.WRONG_HEADER: 1}),
         (b"new,block_id,time_ns\n1,7,9\n", [7], {}),
         (b"time_ns,block_id\r\n1,7\r\n", [7], {}),
         (b"time_ns,block_id\nx,=1+1\n1,\xff\n1," + b"9" * 400 + b"\n2,5\n", [5], {stream.MALFORMED: 3}),
-        (b"block_id\n" + b"z" * 400_000 + b"\n4\n", [4], {stream.HUGE_LINE: 1}),
+        (b"block_id\n" + b"z" * 400_000 + b"\n4\n", [4], {segments.HUGE_LINE: 1}),
     ],
 )
 def test_files_that_are_not_as_they_should_be(
@@ -69,7 +69,7 @@ def test_files_that_are_not_as_they_should_be(
     session.process("EngineCore").raw("kv_evictions.csv", data)
     found_ids, found = evictions(session)
     assert found_ids == ids
-    if stream.HUGE_LINE not in faults or ids:
+    if segments.HUGE_LINE not in faults or ids:
         assert found == faults
     readme_files.write(Session(session.path))
 

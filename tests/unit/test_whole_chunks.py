@@ -14,7 +14,8 @@ from profilemate.schema.table import Table, fields
 from profilemate.session import spool, whole_chunks
 from profilemate.session.durations import Durations
 from profilemate.session.faults import Faults
-from profilemate.session.stream import MALFORMED, TORN_TAIL, first_and_last_rows, open_segments, stream_rows
+from profilemate.session.segments import TORN_TAIL, open_segments
+from profilemate.session.stream import MALFORMED, first_and_last_rows, stream_rows
 
 TABLE = Table(
     "things", "A table.",

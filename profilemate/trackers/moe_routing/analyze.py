@@ -14,9 +14,10 @@ from statistics import fmean, pstdev
 from typing import NamedTuple
 
 from profilemate.schema.table import Table
+from profilemate.session.cell_values import LONGEST_INTEGER
 from profilemate.session.records import ProcessInfo
 from profilemate.session.session import Session
-from profilemate.session.stream import LONGEST_INTEGER, Row
+from profilemate.session.stream import Row
 from profilemate.trackers.moe_routing import events
 
 Counts = tuple[int, ...]
