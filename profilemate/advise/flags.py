@@ -29,7 +29,7 @@ CONFIG_KEYS = {
     "--cudagraph-capture-sizes": "cudagraph_capture_sizes",
     "--dtype": "dtype",
 }
-"""Flag -> key of `engine_config` in process.json (probe/identity.py)."""
+"""Flag -> key of `engine_config` in process.json (probe/engine_config.py)."""
 
 COMPILATION = ("--compilation-config", "-cc")
 COMPILATION_KEYS = {"cudagraph_mode": "cudagraph_mode", "cudagraph_capture_sizes": "cudagraph_capture_sizes"}

@@ -42,7 +42,8 @@ def tracker_hooks(name: str) -> tuple[Hook, ...]:
 
 def probe_hooks() -> tuple[Hook, ...]:
     """The hooks that every session needs: process identity and phases."""
-    return tuple(import_module("profilemate.probe.identity").HOOKS)
+    modules = ("profilemate.probe.identity", "profilemate.probe.phase_hooks")
+    return tuple(hook for name in modules for hook in import_module(name).HOOKS)
 
 
 def begin(config: Any = None) -> None:

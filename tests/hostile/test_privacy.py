@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import environment
 import pytest
 
-from profilemate.probe import hook, identity
+from profilemate.probe import engine_config, hook
 from profilemate.probe.process import THIS
 
 PLANTED = "planted-4711"
@@ -36,10 +36,10 @@ config = VllmConfig(
     additional_config=dict(token="{PLANTED}", chat_template="{PLANTED}", lora_path="/{PLANTED}"),
 )
 object.__setattr__(model, "model", "s3://AKIA:{PLANTED}@bucket.example/models/llama?X-Amz-Signature={PLANTED}#{PLANTED}")
-from profilemate.probe import identity
+from profilemate.probe import engine_config
 from profilemate.probe.process import THIS
 from profilemate.trackers.bandwidth.model_facts import dimensions
-identity.note_engine_config(config)
+engine_config.note_engine_config(config)
 THIS.engine_config["dimensions"] = dimensions(config)
 THIS.role = "EngineCore"
 everything = "{PLANTED}" in repr(config) or "{PLANTED}" in str(config.__dict__)
@@ -75,9 +75,9 @@ def test_no_secret_of_vllm_s_configuration_is_in_the_record_of_a_process(tiny_mo
     ("https://host?token=a@b/c", "https://host"),
 ])  # fmt: skip
 def test_an_address_is_written_without_its_secrets(named: str, written: str) -> None:
-    assert identity.without_secrets(named) == written
-    assert identity.plain(SimpleNamespace(name=named)) == written
-    assert identity.plain([named]) == [written]
+    assert engine_config.without_secrets(named) == written
+    assert engine_config.plain(SimpleNamespace(name=named)) == written
+    assert engine_config.plain([named]) == [written]
 
 
 @pytest.mark.parametrize(("error", "text"), [
@@ -113,10 +113,10 @@ def test_what_is_written_of_a_process_is_a_closed_list() -> None:
         "profilemate", "clock", "settings", "secret_id", "warnings", "engine_config", "cost", "ended_ns", "hooks",
     }  # fmt: skip
     texts = {"model", "model_type", "dtype", "cache_dtype", "cudagraph_mode", "compilation_mode", "device"}
-    numbers = set(identity.ENGINE_CONFIG) - texts
+    numbers = set(engine_config.ENGINE_CONFIG) - texts
     assert not {
         name
-        for name in identity.ENGINE_CONFIG.values()
+        for name in engine_config.ENGINE_CONFIG.values()
         if "token" in name and name != "scheduler_config.max_num_batched_tokens"
     }
     assert all(word not in name for name in numbers for word in ("path", "key", "secret", "template", "url"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from profilemate.probe.engine_config import read
 from profilemate.probe.hook import AHEAD, AROUND, FOLLOWING, SELF, Hook
-from profilemate.probe.identity import read
 from profilemate.probe.process import THIS
 from profilemate.trackers.bandwidth import batch_sums, copy_speed, events, model_facts
 from profilemate.trackers.forward_passes import hooks as passes

@@ -15,8 +15,9 @@ from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from profilemate.probe import install, phase
+from profilemate.probe.engine_config import read
 from profilemate.probe.hook import AHEAD, AROUND, FAILURES_BEFORE_OFF, SELF, Hook, take_out
-from profilemate.probe.identity import GPU_WORKER, V1_RUNNER, V2_RUNNER, read
+from profilemate.probe.phase_hooks import GPU_WORKER, V1_RUNNER, V2_RUNNER
 from profilemate.probe.process import FULL_FLUSH_NS, THIS
 from profilemate.trackers.moe_routing import traced
 from profilemate.trackers.moe_routing.counters import Counters

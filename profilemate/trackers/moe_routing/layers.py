@@ -6,7 +6,7 @@ import re
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from profilemate.probe.identity import read
+from profilemate.probe.engine_config import read
 
 COUNTED_METHOD = "_apply_eplb_mapping"
 """Every router of vLLM 0.16 and later passes its logical expert ids to this method of its own."""
