@@ -16,34 +16,36 @@ from profilemate.figures.thin import SECOND, Bins, bins, sums
 from profilemate.figures.words import duration
 from profilemate.schema.step_table import BASE
 from profilemate.trackers.requests import events
-from profilemate.trackers.requests.life import Preemption
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
 
 REASONS = {"no_blocks": "no free KV blocks", "prefix_cache_reset": "prefix cache reset"}
-REASON_KINDS = kinds((REASONS["no_blocks"], "vermilion"), (REASONS["prefix_cache_reset"], "orange"), ("other", "grey"))
+OTHER_REASON = "other"
+REASON_KINDS = kinds(
+    (REASONS["no_blocks"], "vermilion"), (REASONS["prefix_cache_reset"], "orange"), (OTHER_REASON, "grey")
+)
 KEPT, RECOMPUTED, OTHER = "found again in the cache", "computed again", "not computed again"
 TOKEN_KINDS = kinds((KEPT, "blue"), (RECOMPUTED, "vermilion"), (OTHER, "grey"))
 
 
-def _preempted(session: Session) -> list[Preemption]:
-    lives = requests_of(session)
-    found = sorted((one for life in lives for one in life.preempted), key=lambda one: one.time_ns)
-    if not found:
-        counted = sum(life.preemptions for life in lives)
+def _preempted(session: Session) -> pl.DataFrame:
+    """A row for each, in order of time. Raises Missing."""
+    requests = requests_of(session)
+    if requests.preemptions.is_empty():
+        counted = requests.counted_preemptions
         if counted:
             raise Missing(f"preemptions that vLLM counted: {counted:,}; no row tells of them")
-        raise nothing(session, f"none of the {len(lives):,} requests was preempted", events.PREEMPTIONS)
-    return found
+        raise nothing(session, f"none of the {requests.count:,} requests was preempted", events.PREEMPTIONS)
+    return requests.preemptions
 
 
-def _grid(session: Session, found: list[Preemption]) -> Bins:
+def _grid(session: Session, found: pl.DataFrame) -> Bins:
     """Over the whole run of the engine, so that a quiet hour is seen as one."""
     span = (
         engine_rows(session, BASE).select(pl.col("at_ns").min().alias("first"), pl.col("at_ns").max().alias("last"))
     ).collect(engine="streaming")  # fmt: skip
-    moments = [found[0].time_ns, found[-1].time_ns, *(moment for moment in span.row(0) if moment is not None)]
+    moments = [found["at_ns"][0], found["at_ns"][-1], *(moment for moment in span.row(0) if moment is not None)]
     return bins(min(moments), max(moments))
 
 
@@ -51,20 +53,19 @@ def preemptions(session: Session) -> Drawn:
     """Preemptions by bin of time and reason; the tooltip has the tokens that they cost."""
     found = _preempted(session)
     grid = _grid(session, found)
-    rows = pl.LazyFrame(
-        {
-            "at_ns": [one.time_ns for one in found],
-            "kind": [REASONS.get(one.reason, "other") for one in found],
-            "lost_tokens": [one.lost_tokens or 0 for one in found],
-        }
+    rows = found.lazy().select(
+        "at_ns",
+        pl.col("reason").replace_strict(REASONS, default=OTHER_REASON).alias("kind"),
+        pl.col("lost_tokens").fill_null(0),
     )
     counted = sums(rows, grid, ["kind"], "lost_tokens").rename({"rows": "preemptions"})
     lost = counted["lost_tokens"].sum()
-    requests = len({one.request for one in found})
-    delays = [one.delay_ns for one in found if one.delay_ns is not None]
-    says = f"{len(found):,} preemptions of {requests:,} requests lost {lost:,} computed tokens"
+    delay_ns = found["delay_ns"].mean()
+    says = f"{len(found):,} preemptions of {found['request'].n_unique():,} requests lost {lost:,} computed tokens"
     says += (
-        f"; a request waited {duration(sum(delays) / len(delays) / SECOND)} on average to run again." if delays else "."
+        f"; a request waited {duration(delay_ns / SECOND)} on average to run again."
+        if isinstance(delay_ns, float)
+        else "."
     )
     tooltip = [
         *span_tooltip(grid), *style.tips("kind|reason", "preemptions|preemptions|,", "lost_tokens|lost tokens|,"),
@@ -78,17 +79,15 @@ def preemption_cost(session: Session) -> Drawn:
     """Computed tokens that preemptions lost, by bin of time and by what became of them."""
     found = _preempted(session)
     grid = _grid(session, found)
-    parts = [(one.time_ns, kind, tokens) for one in found for kind, tokens in _parts(one)]
-    rows = pl.LazyFrame(parts, schema={"at_ns": pl.Int64, "kind": pl.String, "tokens": pl.Int64}, orient="row")
-    counted = sums(rows, grid, ["kind"], "tokens").filter(pl.col("tokens") > 0)
+    counted = sums(_parts(found), grid, ["kind"], "tokens").filter(pl.col("tokens") > 0)
     total = dict(counted.group_by("kind").agg(pl.col("tokens").sum()).rows())
     whole = sum(total.values())
     if not whole:
         raise Missing(f"the {len(found):,} preemptions lost no computed token")
-    recomputing = [one.recompute_ns for one in found if one.recompute_ns is not None]
+    recomputing = found["recompute_ns"].drop_nulls()
     said = ", ".join(f"{total[kind.label]:,} {kind.label}" for kind in TOKEN_KINDS if total.get(kind.label))
     says = f"{whole:,} computed tokens were lost: {said}"
-    says += f"; computing again took {duration(sum(recomputing) / SECOND)} in all." if recomputing else "."
+    says += f"; computing again took {duration(float(recomputing.sum()) / SECOND)} in all." if len(recomputing) else "."
     tooltip = [
         *span_tooltip(grid), *style.tips("kind|tokens", "tokens|number|,"),
     ]  # fmt: skip
@@ -103,8 +102,10 @@ def preemption_cost(session: Session) -> Drawn:
     )  # fmt: skip
 
 
-def _parts(one: Preemption) -> list[tuple[str, int]]:
-    lost = one.lost_tokens or 0
-    kept = min(one.kept_tokens or 0, lost)
-    again = min(one.recomputed_tokens or 0, lost - kept)
-    return [(KEPT, kept), (RECOMPUTED, again), (OTHER, lost - kept - again)]
+def _parts(found: pl.DataFrame) -> pl.LazyFrame:
+    """The lost tokens of each preemption by what became of them: `at_ns`, `kind`, `tokens`."""
+    lost = pl.col("lost_tokens").fill_null(0)
+    kept = pl.min_horizontal(pl.col("kept_tokens").fill_null(0), lost)
+    again = pl.min_horizontal(pl.col("recomputed_tokens").fill_null(0), lost - kept)
+    parts = found.lazy().select("at_ns", kept.alias(KEPT), again.alias(RECOMPUTED), (lost - kept - again).alias(OTHER))
+    return parts.unpivot(index="at_ns", variable_name="kind", value_name="tokens")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import polars as pl
 
 from profilemate.figures import style
+from profilemate.figures.request_parts import DECODE, PREEMPTED, PREFILL, QUEUE, REST, SUBMIT, Segment, segments
 from profilemate.figures.requests import requests_of
 from profilemate.figures.source import Drawn, lost_note, notes, nothing
 from profilemate.figures.style import kinds, present
@@ -20,8 +20,6 @@ from profilemate.trackers.requests.life import Life
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
 
-SLOWEST = 25
-SUBMIT, QUEUE, PREFILL, DECODE, PREEMPTED, REST = "submit", "queue", "prefill", "decode", "preempted", "rest"
 PARTS = kinds(
     (SUBMIT, "grey"),
     (QUEUE, "orange"),
@@ -33,49 +31,12 @@ PARTS = kinds(
 SHOWN_LETTERS = 16
 
 
-class Segment(NamedTuple):
-    """A part of a request's life, in nanoseconds since the session began."""
-
-    part: str
-    begin_ns: int
-    end_ns: int
-
-
-def segments(life: Life) -> list[Segment]:
-    """Its life from arrival to end, in order and without overlap; time preempted is cut out of prefill and decode."""
-    moments = (
-        (SUBMIT, life.arrival_ns), (QUEUE, life.queued_ns), (PREFILL, life.scheduled_ns), (DECODE, life.first_token_ns),
-        (REST, life.last_token_ns),
-    )  # fmt: skip
-    known = [(part, moment) for part, moment in moments if moment is not None]
-    ends = [moment for _, moment in known[1:]] + [life.finished_ns]
-    found = []
-    for (part, begin), end in zip(known, ends, strict=True):
-        if end is not None and end > begin:
-            found += list(_cut(Segment(part, begin, end), life))
-    return found
-
-
-def _cut(whole: Segment, life: Life) -> Iterator[Segment]:
-    at = whole.begin_ns
-    for one in sorted(life.preempted, key=lambda one: one.time_ns):
-        until = one.resumed_ns if one.resumed_ns is not None else life.finished_ns
-        begin, end = max(at, one.time_ns), min(whole.end_ns, until if until is not None else whole.end_ns)
-        if whole.part in (PREFILL, DECODE, REST) and begin < end:
-            if at < begin:
-                yield Segment(whole.part, at, begin)
-            yield Segment(PREEMPTED, begin, end)
-            at = end
-    if at < whole.end_ns:
-        yield Segment(whole.part, at, whole.end_ns)
-
-
 def request_waterfall(session: Session) -> Drawn:
     """The slowest requests that ended, each from its arrival on, slowest on top."""
-    ended = [(took, life) for life in requests_of(session) if (took := _whole(life)) is not None]
+    requests = requests_of(session)
+    ended, slowest = requests.ended, requests.slowest
     if not ended:
         raise nothing(session, "no request ended while it was recorded", events.ENDS, events.IN_ENGINE)
-    slowest = sorted(ended, key=lambda item: (-item[0], item[1].request))[:SLOWEST]
     rows = [
         (f"{number}", life, segment, segment.begin_ns - cut[0].begin_ns)
         for number, (_, life) in enumerate(slowest, 1)
@@ -86,7 +47,7 @@ def request_waterfall(session: Session) -> Drawn:
     whole = sum(spent.values()) or 1
     most = max(spent, key=lambda part: spent[part])
     says = (
-        f"The slowest of {len(ended):,} requests took {duration(slowest[0][0] / SECOND)}; the {len(slowest)} slowest spent "
+        f"The slowest of {ended:,} requests took {duration(slowest[0][0] / SECOND)}; the {len(slowest)} slowest spent "
         f"{share(spent[most], whole)} of their time in {most}"
         + (f" and {share(spent[PREEMPTED], whole)} preempted." if spent[PREEMPTED] and most != PREEMPTED else ".")
     )
@@ -94,17 +55,10 @@ def request_waterfall(session: Session) -> Drawn:
         style.chart_of(_chart(rows), says, height=18 * len(slowest) + 10), says,
         notes(
             "Labels are request ids, hashed unless a setting shows them.",
-            f"{len(slowest)} of {len(ended):,} requests are shown." if len(ended) > len(slowest) else "",
+            f"{len(slowest)} of {ended:,} requests are shown." if ended > len(slowest) else "",
             lost_note(session, events.ENDS, events.IN_ENGINE, events.PREEMPTIONS),
         ),
     )  # fmt: skip
-
-
-def _whole(life: Life) -> int | None:
-    if life.e2e_ns is not None:
-        return life.e2e_ns
-    cut = segments(life)
-    return cut[-1].end_ns - cut[0].begin_ns if cut and life.finished_ns is not None else None
 
 
 def _chart(rows: list[tuple[str, Life, Segment, int]]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -12,6 +13,12 @@ import environment
 import pytest
 from scale_sessions import make, steps_of_engines
 from scale_truth import Truth, differences
+
+import profilemate
+from profilemate.figures import requests
+from profilemate.figures.request_parts import took_ns
+from profilemate.trackers.requests import join
+from profilemate.trackers.requests.life import Life
 
 SIZES = (4_000, 8_000, 16_000)
 PROCESSES = 64
@@ -98,6 +105,24 @@ def test_memory_does_not_grow_with_the_rows(task: str, tmp_path: Path) -> None:
             command(*merge)
         peaks.append(peak_bytes(folder, *(merge if task == "merge" else ["export", str(folder / "joined")])))
     assert peaks[1] - peaks[0] < SLACK_BYTES, peaks
+
+
+def test_a_page_keeps_numbers_of_the_requests_and_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of 300,000 requests held 250 MiB of them."""
+    monkeypatch.setattr(requests, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(requests, "CANDIDATES", 50)
+    session = profilemate.open(make(tmp_path, 3_000, 8)[0])
+    found = requests.requests_of(session)
+    gc.collect()
+    assert sum(type(thing) is Life for thing in gc.get_objects()) == requests.SLOWEST
+    everyone = list(join.lives(session))
+    took = sorted((one for one in map(took_ns, everyone) if one is not None), reverse=True)
+    assert [one for one, _ in found.slowest] == took[: requests.SLOWEST] and found.ended == len(took)
+    assert found.count == len(everyone) == 3_000
+    assert found.latencies["ttft_ns"].drop_nulls().to_list() == [
+        one.ttft_ns for one in everyone if one.ttft_ns is not None
+    ]
+    assert found.preemptions.height == found.counted_preemptions == sum(len(one.preempted) for one in everyone) > 0
 
 
 def test_the_benchmark_measures_and_checks_every_command(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from profilemate.advise.graphs.batches import Batches, classify, decode_query_len, read_observed
 from profilemate.advise.graphs.setup import Setup, read_setup
@@ -28,8 +29,17 @@ class GraphData:
         )
 
 
+_known: WeakKeyDictionary[Any, GraphData] = WeakKeyDictionary()
+
+
 def read(session: Session) -> GraphData:
-    """Read one session."""
+    """Read one session, once for all topics."""
+    if session not in _known:
+        _known[session] = _read(session)
+    return _known[session]
+
+
+def _read(session: Session) -> GraphData:
     observed, lost = read_observed(session)
     setup = read_setup(session, decode_query_len(observed))
     batches = classify(observed, lost, setup.rules, setup.present)
