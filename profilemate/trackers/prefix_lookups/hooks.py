@@ -45,7 +45,7 @@ _numbers: dict[int, int] = {}
 
 LOOKUPS = THIS.writer.stream(events.LOOKUPS)
 BLOCKS = THIS.writer.stream(events.BLOCKS)
-TOTALS = THIS.writer.stream(events.TOTALS, detail=False)
+TOTALS = THIS.writer.stream(events.TOTALS, detail=False, newest_counts=True)
 ORDERS = Orders(BLOCKS)
 
 STEP.write_with(LOOKUPS, BLOCKS)
