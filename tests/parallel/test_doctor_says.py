@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from profilemate.cli import checks, containers, doctor
+from profilemate.cli import containers, doctor
+from profilemate.cli.checks import CHECKS, ray
 from profilemate.cli.containers import container_needs
 from profilemate.cli.main import main
 from profilemate.probe import folders
@@ -48,7 +49,7 @@ def test_in_a_container_sessions_that_go_with_it_are_a_warning(
 def test_doctor_says_it_and_a_container_alone_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert container_needs in checks.CHECKS
+    assert container_needs in CHECKS
     monkeypatch.setattr(doctor, "CHECKS", (container_needs,))
     monkeypatch.setattr(folders, "mount_type", lambda path: "overlay")
     monkeypatch.setenv("PROFILEMATE_DIR", str(tmp_path))
@@ -59,9 +60,9 @@ def test_doctor_says_it_and_a_container_alone_is_no_failure(
 
 def test_ray_needs_the_package_on_every_node_and_the_switch_at_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(checks, "ask_child", lambda code, environ: {"version": "0.32.0"})
-    monkeypatch.setattr(checks, "plugin_entry", lambda: True)
-    (check,) = checks.ray_needs(dict(os.environ))
+    monkeypatch.setattr(ray, "ask_child", lambda code, environ: {"version": "0.32.0"})
+    monkeypatch.setattr(ray, "plugin_entry", lambda: True)
+    (check,) = ray.ray_needs(dict(os.environ))
     assert check.status == "ok"
     assert all(
         words in check.text

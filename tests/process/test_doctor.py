@@ -15,8 +15,9 @@ import pytest
 from pretend_vllm import Write
 from small_disk import small_disk
 
-from profilemate.cli import checks
 from profilemate.cli import doctor as doctor_command
+from profilemate.cli.checks import folder, plugin, ray, start
+from profilemate.cli.checks import vllm as vllm_checks
 from profilemate.cli.interpreter import ignores_python_path, script_interpreter
 from profilemate.cli.main import main
 from profilemate.probe import folders
@@ -190,7 +191,10 @@ def test_a_disk_that_takes_nothing_is_a_failure(tmp_path: Path, vllm: Path, opti
             (disk.seen / "ballast").write_bytes(b"x" * (60 << 10))
             (disk.seen / "ballast2").write_bytes(b"x" * (60 << 10))
         disk.remount(options)
-        code = "import os; from profilemate.cli import checks; print(*checks.folder_can_be_written(os.environ)[0], sep='|')"
+        code = (
+            "import os; from profilemate.cli.checks import folder; "
+            "print(*folder.folder_can_be_written(os.environ)[0], sep='|')"
+        )
         env = environment.clean() | {"PROFILEMATE_DIR": str(disk.path / "p"), "PROFILEMATE_DISK_FLOOR": "0"}
         done = subprocess.run(
             [*disk.prefix, sys.executable, "-c", code],
@@ -209,7 +213,7 @@ def test_the_exit_code_is_that_of_the_worst_check(
     """A pretended table of mounts says that the folder is on this file system."""
     (tmp_path / "mountinfo").write_text(f"22 1 0:1 / / rw - {kind} none rw\n")
     monkeypatch.setattr(folders, "MOUNTS", str(tmp_path / "mountinfo"))
-    monkeypatch.setattr(doctor_command, "CHECKS", (checks.folder_can_be_written,))
+    monkeypatch.setattr(doctor_command, "CHECKS", (folder.folder_can_be_written,))
     monkeypatch.setenv("PROFILEMATE_DIR", str(tmp_path / "p"))
     monkeypatch.setenv("PROFILEMATE_DISK_FLOOR", "0")
     assert main(["doctor"]) == code
@@ -223,23 +227,23 @@ def test_in_memory_a_quarter_of_the_floor_is_enough(tmp_path: Path, monkeypatch:
     found = os.statvfs(tmp_path)
     more = {"PROFILEMATE_DIR": str(tmp_path), "PROFILEMATE_DISK_FLOOR": str(2 * found.f_bavail * found.f_frsize)}
     for kind, status in (("ext4", "failure"), ("tmpfs", "warning")):
-        monkeypatch.setattr(checks.folders, "mount_type", lambda path, kind=kind: kind)
-        assert [check.status for check in checks.folder_can_be_written(more)] == [status]
+        monkeypatch.setattr(folder.folders, "mount_type", lambda path, kind=kind: kind)
+        assert [check.status for check in folder.folder_can_be_written(more)] == [status]
 
 
 def test_a_filter_that_leaves_the_plugin_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "plugin_entry", lambda: True)
-    (check,) = checks.plugin_is_reachable({"VLLM_PLUGINS": "lora_resolver"})
+    monkeypatch.setattr(plugin, "plugin_entry", lambda: True)
+    (check,) = plugin.plugin_is_reachable({"VLLM_PLUGINS": "lora_resolver"})
     assert check.status == "warning" and "VLLM_PLUGINS" in check.text
-    assert not checks.plugin_starts({"VLLM_PLUGINS": "lora_resolver", "PROFILEMATE_ENABLE": "1"})
-    assert checks.plugin_starts({"VLLM_PLUGINS": "profilemate", "PROFILEMATE_ENABLE": "1"})
-    assert not checks.plugin_starts({})
+    assert not plugin.plugin_starts({"VLLM_PLUGINS": "lora_resolver", "PROFILEMATE_ENABLE": "1"})
+    assert plugin.plugin_starts({"VLLM_PLUGINS": "profilemate", "PROFILEMATE_ENABLE": "1"})
+    assert not plugin.plugin_starts({})
 
 
 @pytest.mark.parametrize("answer", [None, {"found": False}])
 def test_a_python_without_vllm_is_a_failure(monkeypatch: pytest.MonkeyPatch, answer: dict[str, object] | None) -> None:
-    monkeypatch.setattr(checks, "ask_child", lambda code, environ: answer)
-    (check,) = checks.vllm_is_installed({})
+    monkeypatch.setattr(vllm_checks, "ask_child", lambda code, environ: answer)
+    (check,) = vllm_checks.vllm_is_installed({})
     assert (
         check.status == "failure" and "has no vllm" in check.text and "the Python that runs the server" in check.remedy
     )
@@ -254,13 +258,13 @@ def test_a_python_without_vllm_is_a_failure(monkeypatch: pytest.MonkeyPatch, ans
 )  # fmt: skip
 def test_a_vllm_that_nobody_looked_at_is_named(monkeypatch: pytest.MonkeyPatch, version: str, said: str) -> None:
     answer = {"found": True, "where": "x", "version": version, "distributions": []}
-    monkeypatch.setattr(checks, "ask_child", lambda code, environ: answer)
-    (check,) = checks.vllm_is_installed({})
+    monkeypatch.setattr(vllm_checks, "ask_child", lambda code, environ: answer)
+    (check,) = vllm_checks.vllm_is_installed({})
     assert check.status == "ok" and said in check.text and ("checked" in check.text) == bool(said)
 
 
 def test_a_bad_setting_is_a_warning(tmp_path: Path) -> None:
-    (check,) = checks.settings_are_good({"PROFILEMATE_LOG_INTERVAL": "soon"})
+    (check,) = start.settings_are_good({"PROFILEMATE_LOG_INTERVAL": "soon"})
     assert check.status == "warning" and "PROFILEMATE_LOG_INTERVAL" in check.text
 
 
@@ -300,10 +304,10 @@ def test_a_vllm_command_of_another_python_is_a_warning(tmp_path: Path) -> None:
     script = tmp_path / "vllm"
     script.write_text("#!/opt/other/bin/python\n")
     script.chmod(0o755)
-    (check,) = checks.vllm_command_reaches_us({"PATH": str(tmp_path)})
+    (check,) = start.vllm_command_reaches_us({"PATH": str(tmp_path)})
     assert check.status == "warning" and "/opt/other/bin/python" in check.remedy
     script.write_text(f"#!{sys.executable}\n")
-    (check,) = checks.vllm_command_reaches_us({"PATH": str(tmp_path)})
+    (check,) = start.vllm_command_reaches_us({"PATH": str(tmp_path)})
     assert check.status == "ok"
 
 
@@ -331,15 +335,15 @@ def test_the_first_lines_of_a_script_tell_its_python(tmp_path: Path, text: str, 
     [("0.17.1", (0, 17)), ("0.28.1rc1.dev491+g462fdb097.das.x", (0, 28)), ("dev", ()), ("0.1.dev1+gabc", ()), ("", ())],
 )
 def test_odd_versions(version: str, release: tuple[int, ...]) -> None:
-    assert checks.release(version) == release
+    assert vllm_checks.release(version) == release
 
 
 @pytest.mark.parametrize(("version", "dark"), [("0.17.1", True), ("0.18.0", False), ("dev", False)])
 def test_what_ray_needs(monkeypatch: pytest.MonkeyPatch, version: str, dark: bool) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(checks, "ask_child", lambda code, environ: {"version": version})
-    monkeypatch.setattr(checks, "plugin_entry", lambda: False)
-    found = checks.ray_needs({"VLLM_PROFILING_DIR": "/x"})
+    monkeypatch.setattr(ray, "ask_child", lambda code, environ: {"version": version})
+    monkeypatch.setattr(ray, "plugin_entry", lambda: False)
+    found = ray.ray_needs({"VLLM_PROFILING_DIR": "/x"})
     text = " ".join(check.text for check in found)
     assert found[0].status == "warning" and found[0].remedy
     assert "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY" in text and "--fail-on-environ-validation" in text
@@ -350,6 +354,6 @@ def test_a_folder_on_the_network_is_a_failure_and_in_memory_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind, status in (("nfs4", "failure"), ("tmpfs", "warning"), ("ext4", "ok")):
-        monkeypatch.setattr(checks.folders, "mount_type", lambda path, kind=kind: kind)
-        (check,) = checks.folder_can_be_written({"PROFILEMATE_DIR": str(tmp_path), "PROFILEMATE_DISK_FLOOR": "1"})
+        monkeypatch.setattr(folder.folders, "mount_type", lambda path, kind=kind: kind)
+        (check,) = folder.folder_can_be_written({"PROFILEMATE_DIR": str(tmp_path), "PROFILEMATE_DISK_FLOOR": "1"})
         assert check.status == status

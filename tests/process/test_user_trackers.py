@@ -246,9 +246,9 @@ def test_doctor_names_a_file_that_is_not_there_or_cannot_be_loaded(tmp_path: Pat
     code = f"""
 import json, sys
 sys.path.insert(0, {str(environment.ROOT)!r})
-from profilemate.cli import checks
+from profilemate.cli.checks import start, vllm
 import os
-for check in (checks.settings_are_good, checks.hooks_fit):
+for check in (start.settings_are_good, vllm.hooks_fit):
     print(json.dumps([one._asdict() for one in check(os.environ)]))
 """
     done = python(code, vllm, tmp_path, "default,./mine.py,./gone.py", PROFILEMATE_ENABLE="0")

@@ -78,8 +78,8 @@ def test_run_and_doctor_in_odd_places(tmp_path: Path, checkout: Path, vllm: Path
     env |= {"PYTHONPATH": f"{root}:{vllm}", "PROFILEMATE_DIR": str(directory)}
     code = """if True:
         import os
-        from profilemate.cli import checks
-        for check in (checks.our_sitecustomize_runs, checks.folder_can_be_written):
+        from profilemate.cli.checks import folder, start
+        for check in (start.our_sitecustomize_runs, folder.folder_can_be_written):
             print(*(found.status for found in check(os.environ)))
     """
     command = [sys.executable, "-c", code]

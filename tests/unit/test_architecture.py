@@ -54,7 +54,7 @@ def test_the_half_inside_the_server_imports_the_standard_library_alone(path: Pat
     assert not {"threading", "signal", "logging"} & top
 
 
-@pytest.mark.parametrize("folder", ["session", "export", "cli", "frames", "sessions", "sessions/merge"])
+@pytest.mark.parametrize("folder", ["session", "export", "cli", "cli/checks", "frames", "sessions", "sessions/merge"])
 def test_the_offline_half_needs_no_package_at_import(folder: str) -> None:
     """Third-party packages are imported inside the command that needs them."""
     for path in (PACKAGE / folder).glob("*.py"):

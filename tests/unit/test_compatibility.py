@@ -12,7 +12,7 @@ from typing import Any
 import environment
 import pytest
 
-from profilemate.cli import checks
+from profilemate.cli.checks.vllm import CHECKED, release
 
 TOOLS = environment.ROOT / "tools"
 COMPAT = TOOLS / "compat"
@@ -57,7 +57,7 @@ def test_every_version_is_recorded(compat: dict[str, Any]) -> None:
 
 
 def test_doctor_knows_the_oldest_and_the_newest() -> None:
-    assert (checks.release(VERSIONS[0]), checks.release(VERSIONS[-1])) == checks.CHECKED
+    assert (release(VERSIONS[0]), release(VERSIONS[-1])) == CHECKED
 
 
 @pytest.mark.parametrize("version", VERSIONS)
