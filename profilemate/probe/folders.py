@@ -216,6 +216,8 @@ def create_process_folder(session: str, role: str) -> str:
 
 
 HIGHEST_PLACE = 4096
+_most_descriptors = 0
+"""The highest limit that was seen when a file was opened in this process."""
 
 
 def open_new(path: str) -> int:
@@ -224,25 +226,40 @@ def open_new(path: str) -> int:
     The descriptor is far from those that the system gives next: who closes descriptors that are not theirs may close
     this one, but a file of the server's is then not found under its number. Never a standard one either: in a server
     with a closed stderr that would be the next free number, and what C code prints would end in our rows.
+
+    The last free ones are the server's: where none is left up there, or the limit was lowered while we ran, none is taken.
+    One that the stream gave back a moment ago is up there, and serves again.
     """
+    place = _place()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
+    if descriptor >= place:
+        return descriptor
     try:
-        return _moved(descriptor)
-    except OSError:  # none left; a file that is there would be in the way of the next attempt
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, place)
+    except OSError as error:  # a file that is there would be in the way of the next attempt
         os.unlink(path)
-        raise
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path) from error
     finally:
         os.close(descriptor)
 
 
-def _moved(descriptor: int) -> int:
-    soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    place = HIGHEST_PLACE if soft_limit == resource.RLIM_INFINITY else min(HIGHEST_PLACE, soft_limit // 2)
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, place)
-    except OSError:  # no room up there
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+def _place() -> int:
+    """From which number on descriptors are taken. Raises OSError where the limit was lowered while this process ran."""
+    global _most_descriptors
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return HIGHEST_PLACE
+    if limit < _most_descriptors:
+        raise OSError(errno.EMFILE, "the limit of open files was lowered")
+    _most_descriptors = limit
+    return max(3, min(HIGHEST_PLACE, limit // 2))
+
+
+def forget_limit() -> None:
+    """A forked child may have a limit of its own."""
+    global _most_descriptors
+    _most_descriptors = 0
 
 
 def write_json(path: str, record: dict[str, Any]) -> None:

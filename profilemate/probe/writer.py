@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 
+from profilemate.probe.folders import forget_limit
 from profilemate.probe.settings import Settings
 from profilemate.probe.stream import SLOW_WRITE_NS, Stream
 from profilemate.schema.probe_tables import GAPS
@@ -47,6 +48,7 @@ class Writer:
     def forget_files(self) -> None:
         """Start with new files and no inherited rows, as a forked child must."""
         self._lock = _thread.allocate_lock()
+        forget_limit()
         self.folder = ""
         self.paused_until_ns = 0
         self._pause_ns = FIRST_PAUSE_NS

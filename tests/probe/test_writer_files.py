@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +87,99 @@ def test_where_no_descriptor_is_left_the_file_is_made_later(tmp_path: Path, monk
     assert [row["reason"] for row in streams.rows(tmp_path, "gaps")] == ["EMFILE"]
 
 
+@pytest.fixture
+def few_descriptors() -> Iterator[Callable[[int], None]]:
+    """Sets the limit of open files, which is what it was at the end."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    folders.forget_limit()
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    folders.forget_limit()
+
+
+def take_all_descriptors() -> list[int]:
+    """Every number that is free."""
+    taken = []
+    while True:
+        try:
+            taken.append(os.dup(0))
+        except OSError:
+            return taken
+
+
+def test_with_no_descriptor_left_a_new_segment_takes_the_number_of_the_one_before(
+    tmp_path: Path, few_descriptors: Callable[[int], None]
+) -> None:
+    few_descriptors(256)
+    writer = open_writer(tmp_path)
+    write_rows(writer, 3)
+    number = writer.stream(TABLE).descriptor
+    taken = take_all_descriptors()
+    try:
+        writer.stream(TABLE).start_segment()
+        write_rows(writer, 3)
+        assert writer.stream(TABLE).descriptor == number and not writer.trouble
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    assert [row["n"] for row in streams.rows(tmp_path, "numbers")] == ["0", "1", "2"] * 2
+
+
+def test_the_last_free_descriptors_are_the_servers(tmp_path: Path, few_descriptors: Callable[[int], None]) -> None:
+    """In a soak a client was refused since a new segment had taken the descriptor of a connection that had ended."""
+    few_descriptors(256)
+    taken = take_all_descriptors()
+    try:
+        for descriptor in taken[:2]:
+            os.close(descriptor)
+        writer = open_writer(tmp_path)
+        write_rows(writer, 3)
+        assert writer.trouble == "EMFILE" and list(tmp_path.iterdir()) == []
+        assert [os.dup(0), os.dup(0)] == taken[:2]
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    writer.paused_until_ns = 0
+    write_rows(writer, 2)
+    assert [row["rows"] for row in streams.rows(tmp_path, "gaps")] == ["3"]
+
+
+def test_where_the_limit_is_lowered_meanwhile_none_is_taken_until_it_is_raised(
+    tmp_path: Path, few_descriptors: Callable[[int], None]
+) -> None:
+    """Our number lies beyond the new limit, so that all below it are the server's."""
+    few_descriptors(1024)
+    writer = open_writer(tmp_path)
+    write_rows(writer, 3)
+    assert writer.stream(TABLE).descriptor >= 512
+    few_descriptors(256)
+    write_rows(writer, 3)
+    assert not writer.trouble, "what is open goes on"
+    writer.stream(TABLE).start_segment()
+    write_rows(writer, 3)
+    assert writer.trouble == "EMFILE"
+    few_descriptors(1024)
+    writer.paused_until_ns = 0
+    write_rows(writer, 2)
+    assert [row["rows"] for row in streams.rows(tmp_path, "gaps")] == ["3"]
+    few_descriptors(256)
+    writer.forget_files()
+    writer.open(str(tmp_path / "child"), 1 << 30, 0)
+    (tmp_path / "child").mkdir()
+    write_rows(writer, 2)
+    assert not writer.trouble, "a forked child has its own limit"
+
+
 @pytest.mark.parametrize("limit", [8, 64, 1024, 1 << 20])
 def test_however_few_descriptors_are_allowed_ours_is_far_from_the_standard_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda what: (limit, limit))
+    folders.forget_limit()
     descriptor = folders.open_new(str(tmp_path / "new"))
     assert descriptor >= max(3, min(limit // 2, 512)) and not os.get_inheritable(descriptor)
     os.close(descriptor)
+    folders.forget_limit()
 
 
 def test_a_forked_child_closes_nobody_elses_file(tmp_path: Path) -> None:
