@@ -75,11 +75,10 @@ class DiskFull(Fault):
 
 
 class ReadOnly(Fault):
-    """No file can be made or removed in the folder of sessions."""
+    """No file can be made or removed in the folder of sessions: rows are lost where a new one is due meanwhile."""
 
     name = "session folder made read-only and writable again"
     reasons = frozenset({"EROFS", "EACCES"})
-    loses = True
 
     def start(self, pair: Pair) -> None:
         """From now on."""
@@ -127,11 +126,11 @@ class Stopped(Fault):
 
 
 class NoDescriptors(Fault):
-    """No process of the servers has a file descriptor left."""
+    """No process of the servers has a file descriptor left: rows are lost where a new file is due meanwhile."""
 
     name = "file descriptors exhausted"
     reasons = frozenset({"EMFILE"})
-    loses = refuses = True
+    refuses = True
 
     def start(self, pair: Pair) -> None:
         """Each may have as many as it has."""
