@@ -80,6 +80,7 @@ def episode(pair: Pair, name: str, before: tuple[Counter[str], Counter[str]], **
 def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path) -> Episode:
     """Break one thing, mend it, and see that all is as it would be without us."""
     before, lost_before = counted(pair), accounts.lost_by_reason(pair.session)
+    stalls_before = pair.ours.stalls()
     troubles: list[str] = []
     fault.start(pair)
     try:
@@ -90,7 +91,8 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path) -> Episode:
         fault.end(pair)
     finished = engine_steps.finished(pair.ours.steps)
     probes = pair.ours.probe(), pair.bare.probe()
-    if probes[0] != probes[1]:
+    has_stalled = pair.ours.stalls() > stalls_before
+    if probes[0] != probes[1] and not has_stalled:
         troubles.append(f"afterwards a request gets {probes[0]}, without us {probes[1]}")
 
     def is_told() -> bool:
@@ -107,7 +109,7 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path) -> Episode:
     troubles += what_is_told(pair)
     done = episode(pair, fault.name, before, lost=dict(lost), named_in="the session's gaps and notes" if lost else "")
     more = set(done.failures) - set(done.failures_bare)
-    if more and not fault.refuses:
+    if more and not fault.refuses and not has_stalled:
         troubles.append(f"requests failed by {sorted(more)}, and none so without us")
     if any(each.server.process.poll() is not None for each in pair.both):
         troubles.append("a server ended")

@@ -23,6 +23,11 @@ CLIENTS = 4
 PROBE = {"prompt": list(range(20, 60)), "max_tokens": 8, "temperature": 0, "ignore_eos": True}
 PROBE_SECONDS = 90
 GOES_SECONDS = 240
+STALLED = "No available shared memory broadcast block found"
+"""vLLM 0.32 says so where its engine core and its worker missed each other's signal, and nothing ran for a minute.
+
+Seen in both servers, with ProfileMate and without, where more processes spin than there are cores.
+"""
 TITLES = {"worker": "VLLM::Worker", "engine core": "VLLM::EngineCore"}
 
 
@@ -83,6 +88,10 @@ class Twin:
         """
         self.load.drain()
         return self.server.stop(signal.SIGTERM)
+
+    def stalls(self) -> int:
+        """How often vLLM itself said that nothing ran for a minute."""
+        return self.log().count(STALLED)
 
     def log(self) -> str:
         """What it printed."""
