@@ -22,6 +22,12 @@ MEMORY_SHARE = 4
 KILLED_PARTS = ("worker", "engine core", "every process")
 
 
+def _stalls(episode: Episode) -> str:
+    if not (episode.stalls or episode.stalls_bare):
+        return ""
+    return f"; vLLM itself stood still {episode.stalls} times, {episode.stalls_bare} without us"
+
+
 @dataclass
 class Record:
     """What came of a soak so far."""
@@ -38,6 +44,7 @@ class Record:
         self.tell(
             f"{episode.fault}: {episode.answered} answered, {failed} failed, {failed_bare} without us"
             + (f", {lost}" if lost else "")
+            + _stalls(episode)
             + "".join(f"\n    NOT AS IT SHOULD BE: {trouble}" for trouble in episode.troubles)
         )
 

@@ -7,7 +7,8 @@ from typing import Any
 
 BEGIN, END = "<!-- soak: begin, written by `make soak` -->", "<!-- soak: end -->"
 HEAD = (
-    "fault", "times", "requests answered", "failed", "answered without us", "failed without us", "rows lost", "named in",
+    "fault", "times", "requests answered", "failed", "answered without us", "failed without us",
+    "vLLM stood still by itself", "without us", "rows lost", "named in",
 )  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def lost_words(lost: dict[str, int]) -> str:
 
 def fault_row(total: dict[str, Any]) -> str:
     """One fault of the table."""
-    counts = [total[name] for name in ("answered", "failed", "answered_bare", "failed_bare")]
+    counts = [total[name] for name in ("answered", "failed", "answered_bare", "failed_bare", "stalls", "stalls_bare")]
     return cells(
         total["fault"], total["times"], *(f"{count:,}" for count in counts), lost_words(total["lost"]),
         total["named_in"] or "-",

@@ -12,7 +12,8 @@ from typing import Any
 class Episode:
     """One fault from before it until the server was itself again, or gone. Requests by how they ended, here and without us.
 
-    `lost` are rows that the session names as missing, by reason; `troubles` what should not be, in sentences.
+    `lost` are rows that the session names as missing, by reason; `stalls` the times that vLLM said of itself that nothing
+    ran; `troubles` what should not be, in sentences.
     """
 
     fault: str
@@ -23,6 +24,8 @@ class Episode:
     lost: dict[str, int] = field(default_factory=dict)
     named_in: str = ""
     troubles: tuple[str, ...] = ()
+    stalls: int = 0
+    stalls_bare: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class FaultTotal:
     lost: dict[str, int]
     named_in: str
     troubles: int
+    stalls: int
+    stalls_bare: int
 
 
 def totals(episodes: Iterable[Episode]) -> list[FaultTotal]:
@@ -62,6 +67,8 @@ def _total(fault: str, group: list[Episode]) -> FaultTotal:
         dict(lost),
         "; ".join(dict.fromkeys(episode.named_in for episode in group if episode.named_in)),
         sum(len(episode.troubles) for episode in group),
+        sum(episode.stalls for episode in group),
+        sum(episode.stalls_bare for episode in group),
     )
 
 

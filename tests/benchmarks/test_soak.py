@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,17 @@ def test_faults_are_summed_by_name() -> None:
     assert (second.fault, second.times) == ("disk", 1)
 
 
+def test_where_vllm_stood_still_by_itself_stands_beside_the_requests_that_failed_then() -> None:
+    said: list[str] = []
+    stalled = replace(EPISODE, stalls=1, stalls_bare=2)
+    lives.Record(said.append).add(stalled)
+    assert "stood still 1 times, 2 without us" in said[0]
+    (total,) = tally.totals([stalled, stalled])
+    assert (total.stalls, total.stalls_bare) == (2, 4)
+    row = render.fault_row(asdict(total)).split(" | ")
+    assert row[render.HEAD.index("vLLM stood still by itself")] == "2" and len(row) == len(render.HEAD)
+
+
 @pytest.mark.parametrize(
     ("changed", "last_step", "said"),
     [
@@ -83,7 +94,7 @@ PART = {
 
 def test_the_table_has_a_row_for_each_fault_and_the_accounts_sum() -> None:
     text = render.text({"servers": PART})
-    assert "| clock | 1 | 3 | 1 | 4 | 0 | 5 (ENOSPC) | gaps |" in text
+    assert "| clock | 1 | 3 | 1 | 4 | 0 | 0 | 0 | 5 (ENOSPC) | gaps |" in text
     assert "100; rows of them at the end: 60;" in text and ": 40." in text and "21 minutes" in text
 
 

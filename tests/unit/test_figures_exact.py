@@ -12,6 +12,8 @@ import pytest
 from figure_sessions import rich_session
 
 import profilemate
+from profilemate.advise import run
+from profilemate.advise.graphs import reading
 from profilemate.figures import draw
 from profilemate.figures.figure import Figure
 from profilemate.figures.moe import _cells
@@ -231,3 +233,11 @@ def test_the_readmes_line_is_the_file_itself(session: Session) -> None:
 
 def test_experts_that_share_a_cell_are_averaged() -> None:
     assert _cells(3, (4, 0, 8, 0, 0, 12), 4) == [(3, 0, 4, 0.75, 12), (3, 4, 6, 1.5, 12)]
+
+
+def test_advice_reads_the_forward_passes_once_for_all_topics(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    real = reading.read_observed
+    monkeypatch.setattr(reading, "read_observed", lambda session: (read.append(session), real(session))[1])
+    fresh = profilemate.open(session.path)
+    assert {finding.topic for finding in run.findings(fresh)} >= {"capture_sizes", "graph_use"} and len(read) == 1
