@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -11,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import psutil
 from drive_on_disk import take_the_rest
 
 from soak import twin as twins
 from soak.place import Place
 from soak.twin import Twin
 
-PARTS = ("front end", "engine core", "worker")
+PARTS = (twins.FRONT_END, "engine core", "worker")
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,11 @@ class Stopped(Fault):
 
 
 class NoDescriptors(Fault):
-    """No process of the servers has a file descriptor left: rows are lost where a new file is due meanwhile."""
+    """No process of the servers has a file descriptor left, but for a few connections: rows are lost where a file is due.
+
+    A limit is a bound of descriptors' numbers, so the first free number would leave one server no connection and the other
+    one four, by chance. Each front end has numbers for one connection fewer than there are clients.
+    """
 
     name = "file descriptors exhausted"
     reasons = frozenset({"EMFILE"})
@@ -139,8 +145,9 @@ class NoDescriptors(Fault):
             for part in PARTS:
                 pid = twin.pid(part)
                 self.limits[pid] = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-                limit = (lowest_free(pid), self.limits[pid][1])
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+                spared = twins.CLIENTS - 1 if part == twins.FRONT_END else 0
+                limit = numbers_below(pid, spared, connections(pid, twin.server.port) if spared else set())
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, self.limits[pid][1]))
 
     def end(self, pair: Pair) -> None:
         """As many as before."""
@@ -148,10 +155,17 @@ class NoDescriptors(Fault):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
 
 
-def lowest_free(pid: int) -> int:
-    """The number that the next file which a process opens gets."""
-    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-    return next(number for number in range(len(taken) + 1) if number not in taken)
+def connections(pid: int, port: int) -> set[int]:
+    """Numbers of the descriptors that are connections of clients to this port now."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return {each.fd for each in found if each.laddr.port == port and each.raddr}
+
+
+def numbers_below(pid: int, spared: int, passing: set[int]) -> int:
+    """The limit under which so many numbers stay usable: those that are free, and those that will be soon."""
+    lasting = {int(name) for name in os.listdir(f"/proc/{pid}/fd")} - passing
+    usable = (number for number in itertools.count() if number not in lasting)
+    return next(itertools.islice(usable, spared, None))
 
 
 SURVIVED: tuple[type[Fault], ...] = (DiskFull, Stopped, ClockStep, NoDescriptors, ReadOnly)

@@ -52,7 +52,7 @@ def begun(place: Place, model: Path, folder: Path, dice: Random, cap_bytes: int)
     clock = folder / "clock"
     clock.write_bytes(bytes(8))
     known = place.names()
-    paths = (places.STEPPED_CLOCK, engine_steps.STEP_ORACLE)
+    paths = (places.STEPPED_CLOCK, places.SHORT_SLEEPS, engine_steps.STEP_ORACLE)
     ours = environment.profiled(
         place.sessions, *paths, PROFILEMATE_SESSION_CAP=str(cap_bytes), PROFILEMATE_DISK_FLOOR="0"
     )
@@ -95,7 +95,7 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path) -> Episode:
     finished = engine_steps.finished(pair.ours.steps)
     probes = pair.ours.probe(), pair.bare.probe()
     excused = STALL_FAILURES if pair.ours.stalls() > stalls_before else frozenset()
-    if probes[0] != probes[1] and probes[0] not in excused:
+    if twin.is_worse(*probes) and probes[0] not in excused:
         troubles.append(f"afterwards a request gets {probes[0]}, without us {probes[1]}")
 
     def is_told() -> bool:
@@ -187,7 +187,7 @@ def removed(pair: Pair, pace: Pace) -> tuple[Episode, LifeEnd]:
     shutil.rmtree(pair.session)
     time.sleep(pace.broken_seconds)
     probes = pair.ours.probe(), pair.bare.probe()
-    if probes[0] != probes[1]:
+    if twin.is_worse(*probes):
         troubles.append(f"afterwards a request gets {probes[0]}, without us {probes[1]}")
     lost = len(engine_steps.finished(pair.ours.steps))
     if lost <= steps:

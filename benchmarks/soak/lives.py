@@ -10,7 +10,7 @@ from random import Random
 
 from small_disk import small_disk
 
-from soak import accounts, crowd, life, place
+from soak import accounts, crowd, life, place, twin
 from soak.faults import SURVIVED, Fault, Pair
 from soak.life import CAP_BYTES, Pace, Tell
 from soak.tally import Episode, LifeEnd
@@ -103,8 +103,9 @@ def in_a_crowd(around: Surroundings, record: Record) -> None:
         before = life.counted(pair)
         time.sleep(around.pace.broken_seconds)
         troubles = [*crowd.troubles(where, pair.session, around.crowd), *place.unreadable(where, pair.session)]
-        if pair.ours.probe() != pair.bare.probe():
-            troubles.append("a request gets something else than without us")
+        probes = pair.ours.probe(), pair.bare.probe()
+        if twin.is_worse(*probes):
+            troubles.append(f"a request gets {probes[0]}, without us {probes[1]}")
         name = f"{around.crowd:,} short sessions in one folder"
         record.add(life.episode(pair, name, before, troubles=tuple(troubles)))
         episode, end = life.removed(pair, around.pace)

@@ -10,6 +10,7 @@ PROGRAM = Path(__file__).resolve().parent
 RESULTS = PROGRAM / "results.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"
 STEPPED_CLOCK = PROGRAM / "stepped_clock"
+SHORT_SLEEPS = PROGRAM / "short_sleeps"
 IMPORTABLE = (ROOT, *(ROOT / "tests" / name for name in ("support", "driver", "surroundings")), ROOT / "demo")
 
 

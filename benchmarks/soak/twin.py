@@ -28,6 +28,7 @@ STALLED = "No available shared memory broadcast block found"
 
 Seen in both servers, with ProfileMate and without, where more processes spin than there are cores.
 """
+FRONT_END = "front end"
 TITLES = {"worker": "VLLM::Worker", "engine core": "VLLM::EngineCore"}
 
 
@@ -55,7 +56,7 @@ class Twin:
 
     def pid(self, part: str) -> int:
         """The process that is this part of the server: front end, engine core or worker."""
-        if part == "front end":
+        if part == FRONT_END:
             return self.server.process.pid
         return next(pid for pid in self.server.tree() if title(pid).startswith(TITLES[part]))
 
@@ -98,6 +99,11 @@ class Twin:
         return self.server.log.read_text(errors="replace")
 
 
+def is_worse(ours: Any, bare: Any) -> bool:
+    """Whether a probe of the server with ProfileMate got something else than the other one, which did answer its own."""
+    return ours != bare and not isinstance(bare, str)
+
+
 def title(pid: int) -> str:
     """The name that a process gave itself."""
     with contextlib.suppress(OSError):
@@ -116,7 +122,10 @@ def starting(command: list[str], port: int, env: dict[str, str], folder: Path) -
 @contextlib.contextmanager
 def serving(server: servers.Server, model: Path, steps: Path) -> Iterator[Twin]:
     """A server under load once it is ready; killed with its whole tree at the end, so that no client waits for it."""
-    server.wait_until_ready()
+    try:
+        server.wait_until_ready()
+    except AssertionError as error:
+        raise AssertionError(f"{server.log.parent.name}: {error}") from None
     load = Load(server, model, seed=server.port, clients=CLIENTS)
     with load:
         try:

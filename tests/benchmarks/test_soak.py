@@ -14,7 +14,7 @@ from soak import places, render, tally
 
 places.make_importable()
 
-from soak import accounts, faults, lives  # noqa: E402 - they import the tests' helpers
+from soak import accounts, faults, lives, twin  # noqa: E402 - they import the tests' helpers
 from soak.life import Pace  # noqa: E402
 
 SHORT = Pace(broken_seconds=5, after_seconds=2)
@@ -118,6 +118,67 @@ def test_the_clock_steps_for_everybody_in_the_process_but_not_the_one_of_duratio
         [sys.executable, "-c", STEP, str(tmp_path / "clock")], env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[-60, -60, 0]\n"
+
+
+SLEEPS = """
+import sys, types
+utils = types.ModuleType("vllm.distributed.utils")
+utils.USE_SCHED_YIELD = True
+distributed = types.ModuleType("vllm.distributed")
+distributed.utils = utils
+sys.modules |= {"vllm": types.ModuleType("vllm"), "vllm.distributed": distributed, "vllm.distributed.utils": utils}
+import short_sleeps
+short_sleeps.register()
+print(utils.USE_SCHED_YIELD)
+del utils.USE_SCHED_YIELD
+short_sleeps.register()
+print(hasattr(utils, "USE_SCHED_YIELD"))
+"""
+
+
+def test_both_servers_wait_by_the_other_way_that_vllm_has_and_only_where_it_has_one() -> None:
+    env = {"PYTHONPATH": str(places.SHORT_SLEEPS)}
+    done = subprocess.run([sys.executable, "-c", SLEEPS], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\nFalse\n"
+
+
+HOLE = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+os.dup2(0, 40)
+waiting = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+served = [listener.accept()[0] for _ in range(2)]
+print(listener.getsockname()[1], *(each.fileno() for each in served), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_without_descriptors_so_many_connections_are_left_whatever_the_numbers_are() -> None:
+    command = [sys.executable, "-c", HOLE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        port, *numbers = map(int, process.stdout.readline().split())
+        passing = faults.connections(process.pid, port)
+        assert passing == set(numbers)
+        assert faults.numbers_below(process.pid, 0, set()) == max(numbers) + 1
+        assert [faults.numbers_below(process.pid, spared, passing) for spared in range(4)] == [
+            *sorted(numbers), max(numbers) + 1, max(numbers) + 2,
+        ]  # fmt: skip
+        process.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("ours", "bare", "worse"),
+    [
+        ((8, "length"), (8, "length"), False),
+        ((7, "length"), (8, "length"), True),
+        ("TimeoutError", (8, "length"), True),
+        ((8, "length"), "TimeoutError", False),
+        ("TimeoutError", "TimeoutError", False),
+    ],
+)
+def test_a_probe_is_worse_where_the_other_server_answered_otherwise(ours: object, bare: object, worse: bool) -> None:
+    assert twin.is_worse(ours, bare) is worse
 
 
 def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:

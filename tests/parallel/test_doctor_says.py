@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from profilemate.cli import containers, doctor
-from profilemate.cli.checks import CHECKS, ray
-from profilemate.cli.containers import container_needs
+from profilemate.cli import doctor
+from profilemate.cli.checks import CHECKS, containers, ray
+from profilemate.cli.checks.containers import container_needs
 from profilemate.cli.main import main
 from profilemate.probe import folders
 

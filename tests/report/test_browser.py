@@ -98,7 +98,7 @@ def test_the_switch_redraws_and_is_remembered(browser: Any, whole_page: Path) ->
     with report_pages.opened(browser, whole_page) as found:
         found.draw_all()
         found.page.click("#theme-switch")
-        found.page.wait_for_function("!document.querySelector('[data-drawn=light]')")
+        found.until("!document.querySelector('[data-drawn=light]')")
         assert found.page.inner_text("#theme-switch") == "Light page"
         assert report_pages.brightness(found.page.screenshot()) < 80
         found.page.reload()
@@ -134,13 +134,12 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, whole_page: Path) -> 
 def test_figures_follow_the_window(browser: Any, whole_page: Path) -> None:
     with report_pages.opened(browser, whole_page) as found:
         plot = found.page.query_selector("#overview [data-spec]")
-        plot.scroll_into_view_if_needed()
-        found.page.wait_for_function(report_pages.DRAWN, arg=plot)
+        found.draw(plot)
         wide = plot.query_selector("svg, canvas").bounding_box()["width"]
         found.page.set_viewport_size({"width": 700, "height": 900})
         picture = "document.querySelector('#overview [data-spec] :is(svg, canvas)')"
         narrower = f"before => {picture}.getBoundingClientRect().width < before"
-        found.page.wait_for_function(narrower, arg=wide - 100, timeout=5000)
+        found.until(narrower, wide - 100)
 
 
 def test_the_keyboard_reaches_everything(browser: Any, whole_page: Path) -> None:
@@ -186,8 +185,7 @@ def test_data_and_pictures_can_be_saved(browser: Any, whole_page: Path) -> None:
     with report_pages.opened(browser, whole_page) as found:
         plot = found.page.query_selector("#overview [data-spec]")
         name = plot.get_attribute("data-spec")
-        plot.scroll_into_view_if_needed()
-        found.page.wait_for_function(report_pages.DRAWN, arg=plot)
+        found.draw(plot)
         for kind, begin in (("svg", b"<svg"), ("png", b"\x89PNG")):
             with found.page.expect_download() as download:
                 found.page.click(f"#figure-{name} [data-save={kind}]")
@@ -206,7 +204,7 @@ def test_printing_draws_every_figure_in_light_colours(browser: Any, whole_page: 
     with report_pages.opened(browser, whole_page, color_scheme="dark") as found:
         found.page.evaluate("window.print = () => { window.printed = true; }")
         found.page.click("#print-page")
-        found.page.wait_for_function("window.printed", timeout=30_000)
+        found.until("window.printed")
         there = [plot for plot in found.plots() if plot.evaluate("element => element.clientWidth")]
         assert there and {plot.get_attribute("data-drawn") for plot in there} == {"light"}
         found.page.emulate_media(media="print")

@@ -103,7 +103,7 @@ def visit(found: report_pages.Opened) -> None:
     found.draw_all()
     found.unfold()
     found.page.click("#theme-switch")
-    found.page.wait_for_function("document.querySelector('[data-drawn=dark]')")
+    found.until("document.querySelector('[data-drawn=dark]')")
     box = found.page.query_selector("#figure-throughput .plot svg .mark-rect path:last-child").bounding_box()
     found.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     found.page.wait_for_timeout(200)

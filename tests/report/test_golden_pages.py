@@ -36,7 +36,7 @@ def test_the_report_opens_without_an_error(
         found.draw_all()
         assert_is_sound(found)
         found.page.set_viewport_size({"width": report_pages.PHONE, "height": 900})
-        found.page.wait_for_function(FITS, timeout=20_000)
+        found.until(FITS)
         assert_is_sound(found)
 
 

@@ -15,7 +15,10 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DRAWN = "element => element.dataset.drawn"
+INTO_VIEW = "element => element.scrollIntoView({ block: 'center' })"
 WIDE, PHONE = 1280, 360
+DRAWING_MS = 20_000
+POLLING_MS = 50
 
 
 def chromium() -> str:
@@ -60,8 +63,16 @@ class Opened:
         """Bring each figure into view, as a reader does, and wait for it."""
         self.page.evaluate("document.querySelectorAll('details.notes').forEach(one => { one.open = true; })")
         for plot in self.plots():
-            plot.scroll_into_view_if_needed()
-            self.page.wait_for_function(DRAWN, arg=plot, timeout=20_000)
+            self.draw(plot)
+
+    def draw(self, plot: Any) -> None:
+        """Bring one figure into view and wait for it."""
+        plot.evaluate(INTO_VIEW)
+        self.until(DRAWN, plot)
+
+    def until(self, condition: str, arg: Any = None, timeout_ms: float = DRAWING_MS) -> None:
+        """Wait until JavaScript says so. Asked by the clock: a browser on a crowded machine may draw no frame for long."""
+        self.page.wait_for_function(condition, arg=arg, timeout=timeout_ms, polling=POLLING_MS)
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than its window."""
@@ -73,15 +84,17 @@ class Opened:
 def opened(browser: Any, path: Path, width: int = WIDE, **options: Any) -> Iterator[Opened]:
     """A file in a fresh profile, as if from a folder. Requests for anything but the file are noted and refused."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-    found = Opened(context.new_page())
-    found.page.on("console", lambda message: found.said.append(f"{message.type}: {message.text}"))
-    found.page.on("pageerror", lambda error: found.said.append(f"error: {error}"))
-    found.page.on("dialog", lambda dialog: (found.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    context.on("request", lambda request: found.asked.append(request.url))
-    context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
-    found.page.goto(path.resolve().as_uri())
-    yield found
-    context.close()
+    try:
+        found = Opened(context.new_page())
+        found.page.on("console", lambda message: found.said.append(f"{message.type}: {message.text}"))
+        found.page.on("pageerror", lambda error: found.said.append(f"error: {error}"))
+        found.page.on("dialog", lambda dialog: (found.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        context.on("request", lambda request: found.asked.append(request.url))
+        context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
+        found.page.goto(path.resolve().as_uri())
+        yield found
+    finally:
+        context.close()
 
 
 def colours(png: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from profilemate.cli.checks.containers import container_needs
 from profilemate.cli.checks.folder import folder_can_be_written
 from profilemate.cli.checks.plugin import plugin_is_reachable
 from profilemate.cli.checks.ray import ray_needs
@@ -12,7 +13,6 @@ from profilemate.cli.checks.start import (
     vllm_command_reaches_us,
 )
 from profilemate.cli.checks.vllm import hooks_fit, vllm_is_installed
-from profilemate.cli.containers import container_needs
 
 CHECKS = (
     profiling_is_on,

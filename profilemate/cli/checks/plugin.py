@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from profilemate.cli.check import OK, WARNING, Check
 from profilemate.cli.locate import PACKAGE
+from profilemate.plugin import is_asked_for
 
 
 def plugin_entry() -> bool:
@@ -17,13 +18,7 @@ def plugin_entry() -> bool:
 
 def plugin_starts(environ: Mapping[str, str]) -> bool:
     """Whether the installed plugin would start: asked for, and not left out by VLLM_PLUGINS."""
-    return plugin_is_asked_for(environ) and plugin_entry() and not left_out_by_filter(environ)
-
-
-def plugin_is_asked_for(environ: Mapping[str, str]) -> bool:
-    """Whether a switch is on: the installed plugin starts only then."""
-    value = environ.get("PROFILEMATE_ENABLE") or environ.get("VLLM_ENABLE_PROFILING") or ""
-    return value.strip().lower() in ("1", "true", "on", "yes")
+    return is_asked_for(environ) and plugin_entry() and not left_out_by_filter(environ)
 
 
 def left_out_by_filter(environ: Mapping[str, str]) -> bool:

@@ -11,9 +11,10 @@ from pathlib import Path
 from profilemate.boot import is_switched_off
 from profilemate.cli.check import FAILURE, OK, WARNING, Check
 from profilemate.cli.checks.child import as_list, ask_child
-from profilemate.cli.checks.plugin import left_out_by_filter, plugin_entry, plugin_is_asked_for, plugin_starts
+from profilemate.cli.checks.plugin import left_out_by_filter, plugin_entry, plugin_starts
 from profilemate.cli.interpreter import environment_of, ignores_python_path, script_interpreter
 from profilemate.cli.locate import PACKAGE, injection_folder, profiling_config
+from profilemate.plugin import is_asked_for
 from profilemate.probe.settings import is_file, is_users, load
 from profilemate.trackers import DEFAULT
 
@@ -108,7 +109,7 @@ def _why_not_started(answer: Mapping[str, object], environ: Mapping[str, str]) -
 
 def _plugin_remedy(environ: Mapping[str, str]) -> str:
     """What keeps the installed plugin from starting, as a further remedy."""
-    asked = "" if plugin_is_asked_for(environ) else " PROFILEMATE_ENABLE=1"
+    asked = "" if is_asked_for(environ) else " PROFILEMATE_ENABLE=1"
     named = f" profilemate in VLLM_PLUGINS={environ['VLLM_PLUGINS']}" if left_out_by_filter(environ) else ""
     return f"; the installed plugin lacks{' and'.join(filter(None, (asked, named)))}"
 
