@@ -35,6 +35,8 @@ STALL_FAILURES = frozenset({"TimeoutError"})
 TOLD_SECONDS = 150
 """A pause of writing is a minute at most; then the session says what it lacks."""
 
+NAMED_IN = "the session's gaps and notes"
+
 Tell = Callable[[str], None]
 
 
@@ -80,8 +82,11 @@ def episode(pair: Pair, name: str, before: tuple[Counter[str], Counter[str]], **
     return Episode(name, answered, answered_bare, dict(ours), dict(bare), **more)  # type: ignore[arg-type]
 
 
-def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path) -> Episode:
-    """Break one thing, mend it, and see that all is as it would be without us."""
+def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path, before_it: frozenset[str] = frozenset()) -> Episode:
+    """Break one thing, mend it, and see that all is as it would be without us.
+
+    `before_it` are the reasons for which earlier faults cost rows: a process that paused then may tell it only now.
+    """
     before, lost_before = counted(pair), accounts.lost_by_reason(pair.session)
     stalls_before, stalls_bare_before = pair.ours.stalls(), pair.bare.stalls()
     troubles: list[str] = []
@@ -106,12 +111,13 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path) -> Episode:
     lost = new_losses(pair, lost_before)
     if not told:
         troubles.append("rows are missing and not named, or recording did not go on")
+    late = {reason: lost.pop(reason) for reason in before_it - fault.reasons if reason in lost}
     unexpected = set(lost) - fault.reasons - ON_A_BUSY_MACHINE
     if unexpected:
         troubles.append(f"rows are missing for {sorted(unexpected)}")
     troubles += what_is_told(pair)
     done = episode(
-        pair, fault.name, before, lost=dict(lost), named_in="the session's gaps and notes" if lost else "",
+        pair, fault.name, before, lost=dict(lost), late=late, named_in=NAMED_IN if lost else "",
         stalls=pair.ours.stalls() - stalls_before, stalls_bare=pair.bare.stalls() - stalls_bare_before,
     )  # fmt: skip
     more = set(done.failures) - set(done.failures_bare) - excused
@@ -154,7 +160,7 @@ def reach_the_cap(pair: Pair) -> Episode:
     removed = sum(rows for (_, why), rows in accounts.named_missing(pair.session).items() if why == accounts.SIZE_CAP)
     return episode(
         pair, "a session driven to its size cap", before, lost={accounts.SIZE_CAP: removed},
-        named_in="the session's gaps and notes", troubles=tuple(troubles),
+        named_in=NAMED_IN, troubles=tuple(troubles),
     )  # fmt: skip
 
 

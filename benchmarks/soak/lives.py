@@ -48,6 +48,13 @@ class Record:
             + "".join(f"\n    NOT AS IT SHOULD BE: {trouble}" for trouble in episode.troubles)
         )
 
+    def add_rows(self, place: int, reason: str, rows: int) -> None:
+        """Rows that an episode cost, and that the session named only after it."""
+        before = self.episodes[place]
+        lost = {**before.lost, reason: before.lost.get(reason, 0) + rows}
+        self.episodes[place] = replace(before, lost=lost, named_in=life.NAMED_IN)
+        self.tell(f"{before.fault}, before: {rows} rows {reason}, told now")
+
     def end(self, pair: Pair, end: LifeEnd) -> None:
         """Take the account of a session in."""
         told = accounts.settle(end, pair.session, pair.ours.steps)
@@ -73,9 +80,14 @@ class Surroundings:
 def suffer_until(pair: Pair, around: Surroundings, record: Record, is_time_up: Callable[[], bool]) -> None:
     """The cap, then rounds of every fault, one at least."""
     record.add(life.reach_the_cap(pair))
+    blamed: dict[str, int] = {}
     while True:
         for fault in around.dice.sample(around.faults, len(around.faults)):
-            record.add(life.suffer(pair, fault(), around.pace, around.folder / "elsewhere"))
+            episode = life.suffer(pair, fault(), around.pace, around.folder / "elsewhere", frozenset(blamed))
+            for reason, rows in episode.late.items():
+                record.add_rows(blamed[reason], reason, rows)
+            record.add(episode)
+            blamed |= dict.fromkeys(fault.reasons, len(record.episodes) - 1)
         if is_time_up():
             return
 

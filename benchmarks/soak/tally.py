@@ -12,8 +12,8 @@ from typing import Any
 class Episode:
     """One fault from before it until the server was itself again, or gone. Requests by how they ended, here and without us.
 
-    `lost` are rows that the session names as missing, by reason; `stalls` the times that vLLM said of itself that nothing
-    ran; `troubles` what should not be, in sentences.
+    `lost` are rows that the session names as missing, by reason; `late` those of earlier faults that it names only now;
+    `stalls` the times that vLLM said of itself that nothing ran; `troubles` what should not be, in sentences.
     """
 
     fault: str
@@ -26,6 +26,7 @@ class Episode:
     troubles: tuple[str, ...] = ()
     stalls: int = 0
     stalls_bare: int = 0
+    late: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

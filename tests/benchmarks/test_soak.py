@@ -59,6 +59,18 @@ def test_where_vllm_stood_still_by_itself_stands_beside_the_requests_that_failed
     assert row[render.HEAD.index("vLLM stood still by itself")] == "2" and len(row) == len(render.HEAD)
 
 
+def test_rows_that_are_told_late_count_where_they_were_lost() -> None:
+    said: list[str] = []
+    record = lives.Record(said.append)
+    record.add(replace(EPISODE, lost={}, named_in=""))
+    record.add(replace(EPISODE, fault="disk", late={"EROFS": 7}))
+    record.add_rows(0, "EROFS", 7)
+    record.add_rows(0, "EROFS", 2)
+    first, second = tally.totals(record.episodes)
+    assert (first.lost, first.named_in) == ({"EROFS": 9}, "the session's gaps and notes")
+    assert second.lost == {"ENOSPC": 5} and "7 rows EROFS, told now" in said[-2]
+
+
 @pytest.mark.parametrize(
     ("changed", "last_step", "said"),
     [

@@ -20,6 +20,9 @@ WIDE, PHONE = 1280, 360
 DRAWING_MS = 20_000
 POLLING_MS = 50
 
+WITHOUT_GPU = ("--disable-gpu", "--disable-software-rasterizer")
+"""A page of text, SVG and 2D canvas needs no pretended GPU, whose threads spin; one on two busy cores drew nothing for 30 s."""
+
 
 def chromium() -> str:
     """The system's Chromium. Without one the test is skipped, but fails where CI promises one."""
@@ -38,7 +41,7 @@ def chromium_running() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium())
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(WITHOUT_GPU))
         yield browser
         browser.close()
 
