@@ -19,6 +19,7 @@ from soak import twin as twins
 from soak.place import Place
 from soak.twin import Twin
 
+BALLAST = "ballast"
 PARTS = (twins.FRONT_END, "engine core", "worker")
 
 
@@ -42,18 +43,20 @@ class Pair:
 class Fault(ABC):
     """One thing that can be broken and mended. `reasons`: what the session calls the rows that it lacks then.
 
-    `loses`: rows have to be missing afterwards, so the session has to say so; else none may be.
     `refuses`: vLLM itself turns requests away meanwhile, and which ones is chance.
     """
 
     name: str
     reasons: frozenset[str] = frozenset()
-    loses = False
     refuses = False
 
     @abstractmethod
     def start(self, pair: Pair) -> None:
         """Break it, for both servers where it is not ours alone."""
+
+    def hold(self, pair: Pair) -> None:
+        """Called several times a second meanwhile: whatever mends itself is broken again."""
+        return
 
     @abstractmethod
     def end(self, pair: Pair) -> None:
@@ -61,19 +64,24 @@ class Fault(ABC):
 
 
 class DiskFull(Fault):
-    """The session's disk is full down to the last byte."""
+    """The session's disk is full down to the last byte, and stays so when ProfileMate removes its oldest rows."""
 
     name = "disk filled and freed"
     reasons = frozenset({"ENOSPC"})
-    loses = True
 
     def start(self, pair: Pair) -> None:
         """Take every byte."""
-        take_the_rest(pair.place.seen / "ballast")
+        take_the_rest(pair.place.seen / f"{BALLAST}0")
+
+    def hold(self, pair: Pair) -> None:
+        """Take what was given back."""
+        number = sum(1 for _ in pair.place.seen.glob(f"{BALLAST}*"))
+        take_the_rest(pair.place.seen / f"{BALLAST}{number}")
 
     def end(self, pair: Pair) -> None:
         """Give them back."""
-        (pair.place.seen / "ballast").unlink()
+        for ballast in pair.place.seen.glob(f"{BALLAST}*"):
+            ballast.unlink()
 
 
 class ReadOnly(Fault):

@@ -35,6 +35,7 @@ STALL_FAILURES = frozenset({"TimeoutError"})
 TOLD_SECONDS = 150
 """A pause of writing is a minute at most; then the session says what it lacks."""
 
+HOLD_SECONDS = 0.25
 NAMED_IN = "the session's gaps and notes"
 
 Tell = Callable[[str], None]
@@ -92,7 +93,10 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path, before_it: froze
     troubles: list[str] = []
     fault.start(pair)
     try:
-        time.sleep(pace.broken_seconds)
+        deadline = time.monotonic() + pace.broken_seconds
+        while time.monotonic() < deadline:
+            time.sleep(HOLD_SECONDS)
+            fault.hold(pair)
         shutil.rmtree(scratch, ignore_errors=True)
         troubles += [f"while it was so: {what}" for what in unreadable_elsewhere(pair.place, pair.session, scratch)]
     finally:
@@ -103,10 +107,7 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path, before_it: froze
     if twin.is_worse(*probes) and probes[0] not in excused:
         troubles.append(f"afterwards a request gets {probes[0]}, without us {probes[1]}")
 
-    def is_told() -> bool:
-        return writes_again(pair, finished) and bool(not fault.loses or new_losses(pair, lost_before))
-
-    told = twin.wait_for(is_told, TOLD_SECONDS, pause_seconds=1)
+    told = twin.wait_for(lambda: writes_again(pair, finished), TOLD_SECONDS, pause_seconds=1)
     time.sleep(pace.after_seconds)
     lost = new_losses(pair, lost_before)
     if not told:

@@ -14,6 +14,8 @@ ARRIVALS = THIS.writer.stream(events.ARRIVALS)
 ENDS = THIS.writer.stream(events.ENDS)
 ALL = (ARRIVALS, ENDS)
 CLOCK_READINGS, ONE_MOMENT_NS = 5, 20_000
+SET_NS = 10_000_000
+"""Two readings of both clocks that differ by less are of a clock that nobody set."""
 
 
 def both_clocks() -> tuple[int, int]:
@@ -25,9 +27,32 @@ def both_clocks() -> tuple[int, int]:
     return now, wall
 
 
-def on_monotonic_clock(wall_seconds: float, clocks: tuple[int, int]) -> int:
-    """A moment of the wall clock that is not long ago, by the monotonic clock."""
-    return clocks[0] - (clocks[1] - int(wall_seconds * 1e9))
+class WallClock:
+    """Puts moments of the wall clock that are not long ago on the monotonic clock.
+
+    Where the wall clock was set since the last look (an operator's hour, once in `make soak` between vLLM's `arrival_time` and
+    our hook), the moment is by the clock before or after that: it is the later one of both that is not to come.
+    """
+
+    __slots__ = ("ahead_ns",)
+    ahead_ns: int | None
+    """How far it was ahead of the monotonic clock at the last look."""
+
+    def __init__(self) -> None:
+        self.ahead_ns = None
+
+    def on_monotonic_clock(self, wall_seconds: float, clocks: tuple[int, int]) -> int:
+        """By `both_clocks()` of now."""
+        now, wall = clocks
+        before, self.ahead_ns = self.ahead_ns, wall - now
+        moment = now - (wall - int(wall_seconds * 1e9))
+        if before is None or -SET_NS < self.ahead_ns - before < SET_NS:
+            return moment
+        by_either = moment, moment + self.ahead_ns - before
+        return max((found for found in by_either if found <= now + ONE_MOMENT_NS), default=moment)
+
+
+WALL_CLOCK = WallClock()
 
 
 def nanoseconds(seconds: float | None) -> int | None:
@@ -49,7 +74,7 @@ def request_taken_in(is_new: bool, result: None, processor: Any, request: Any) -
     external = getattr(request, "external_req_id", None) or request.request_id
     state = processor.request_states.get(request.request_id)
     ARRIVALS.add(
-        (now, written_id(request.request_id), written_id(external), on_monotonic_clock(request.arrival_time, clocks),
+        (now, written_id(request.request_id), written_id(external), WALL_CLOCK.on_monotonic_clock(request.arrival_time, clocks),
          getattr(state, "prompt_len", None), request.priority)
     )  # fmt: skip
     THIS.flush_step(ALL, now)
@@ -63,7 +88,11 @@ def request_finished(result: None, processor: Any, req_state: Any, finish_reason
         return
     finished = iteration_stats.finished_requests[-1]
     add_end(
-        req_state, str(finish_reason), now, on_monotonic_clock(iteration_stats.iteration_timestamp, clocks), finished
+        req_state,
+        str(finish_reason),
+        now,
+        WALL_CLOCK.on_monotonic_clock(iteration_stats.iteration_timestamp, clocks),
+        finished,
     )
 
 
