@@ -43,11 +43,13 @@ class Pair:
 class Fault(ABC):
     """One thing that can be broken and mended. `reasons`: what the session calls the rows that it lacks then.
 
+    `loses`: rows have to be missing afterwards; else none need be.
     `refuses`: vLLM itself turns requests away meanwhile, and which ones is chance.
     """
 
     name: str
     reasons: frozenset[str] = frozenset()
+    loses = False
     refuses = False
 
     @abstractmethod
@@ -68,6 +70,7 @@ class DiskFull(Fault):
 
     name = "disk filled and freed"
     reasons = frozenset({"ENOSPC"})
+    loses = True
 
     def start(self, pair: Pair) -> None:
         """Take every byte."""

@@ -113,6 +113,8 @@ def suffer(pair: Pair, fault: Fault, pace: Pace, scratch: Path, before_it: froze
     if not told:
         troubles.append("rows are missing and not named, or recording did not go on")
     late = {reason: lost.pop(reason) for reason in before_it - fault.reasons if reason in lost}
+    if fault.loses and not fault.reasons & set(lost):
+        troubles.append("no row is missing for it")
     unexpected = set(lost) - fault.reasons - ON_A_BUSY_MACHINE
     if unexpected:
         troubles.append(f"rows are missing for {sorted(unexpected)}")

@@ -100,8 +100,8 @@ class Twin:
 
 
 def is_worse(ours: Any, bare: Any) -> bool:
-    """Whether a probe of the server with ProfileMate got something else than the other one, which did answer its own."""
-    return ours != bare and not isinstance(bare, str)
+    """Whether a probe of the server with ProfileMate got something else, and not an answer where the other one failed."""
+    return ours != bare and (isinstance(ours, str) or not isinstance(bare, str))
 
 
 def title(pid: int) -> str:

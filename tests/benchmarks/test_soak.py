@@ -187,6 +187,7 @@ def test_without_descriptors_so_many_connections_are_left_whatever_the_numbers_a
         ("TimeoutError", (8, "length"), True),
         ((8, "length"), "TimeoutError", False),
         ("TimeoutError", "TimeoutError", False),
+        ("URLError", "TimeoutError", True),
     ],
 )
 def test_a_probe_is_worse_where_the_other_server_answered_otherwise(ours: object, bare: object, worse: bool) -> None:

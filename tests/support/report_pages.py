@@ -21,7 +21,7 @@ DRAWING_MS = 20_000
 POLLING_MS = 50
 
 WITHOUT_GPU = ("--disable-gpu", "--disable-software-rasterizer")
-"""A page of text, SVG and 2D canvas needs no pretended GPU, whose threads spin; one on two busy cores drew nothing for 30 s."""
+"""A page of text, SVG and 2D canvas needs no pretended GPU, which takes processors of its own."""
 
 
 def chromium() -> str:

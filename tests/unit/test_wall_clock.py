@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from profilemate.trackers.requests import front_end
 from profilemate.trackers.requests.front_end import WallClock
 
 SECOND = 1_000_000_000
@@ -60,3 +64,16 @@ def test_what_is_to_come_by_either_clock_stays_as_the_new_one_says() -> None:
     clock.on_monotonic_clock(wall_seconds(10 * SECOND), clocks(10 * SECOND))
     found = clock.on_monotonic_clock(wall_seconds(25 * SECOND, HOUR), clocks(20 * SECOND, HOUR))
     assert abs(found - 25 * SECOND) < 1000
+
+
+def test_the_row_of_an_arrival_is_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[Any, ...]] = []
+    looks = iter([clocks(10 * SECOND), clocks(20 * SECOND, HOUR)])
+    monkeypatch.setattr(front_end, "WALL_CLOCK", WallClock())
+    monkeypatch.setattr(front_end, "both_clocks", lambda: next(looks))
+    monkeypatch.setattr(front_end, "ARRIVALS", SimpleNamespace(add=rows.append))
+    monkeypatch.setattr(front_end, "THIS", SimpleNamespace(flush_step=lambda streams, now: None))
+    for moment in (10 * SECOND, 20 * SECOND - 2_000_000):
+        request = SimpleNamespace(request_id="a", arrival_time=wall_seconds(moment), priority=0)
+        front_end.request_taken_in(True, None, SimpleNamespace(request_states={}), request)
+    assert abs(rows[1][3] - (20 * SECOND - 2_000_000)) < 1000
