@@ -91,10 +91,9 @@ def two_servers(model: Path, folder: Path, switches: Mapping[str, str]) -> Itera
     import environment
     import server as servers
 
-    binding = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     envs = {
-        False: environment.vllm(**binding),
-        True: environment.profiled(folder / "sessions", **binding, **switches),
+        False: environment.vllm(),
+        True: environment.profiled(folder / "sessions", **switches),
     }
     with ExitStack() as stack:
         pair = {}

@@ -23,7 +23,6 @@ def test_two_engines_and_two_api_servers_are_one_session(tmp_path: Path, tiny_mo
         tmp_path / "sessions",
         engine_steps.STEP_ORACLE,
         STEP_ORACLE=str(tmp_path / "steps"),
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
     )
     port = servers.free_port()
     command = servers.serve_command(tiny_model, port, *OPTIONS)

@@ -25,7 +25,7 @@ MODES = {
 )
 def test_one_session_whatever_makes_the_processes(mode: str, tmp_path: Path, tiny_model: Path) -> None:
     more, client, names = MODES[mode]
-    env = environment.profiled(tmp_path / "sessions", VLLM_CPU_OMP_THREADS_BIND="nobind", **more)
+    env = environment.profiled(tmp_path / "sessions", **more)
     run = offline_runs.run(tmp_path, tiny_model, [sys.executable], env)
     assert run.client == client
     assert runs.names(run.session) == names

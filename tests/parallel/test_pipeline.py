@@ -38,7 +38,7 @@ class Staged(NamedTuple):
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Staged:
     folder = tmp_path_factory.mktemp("stages")
-    env = engine_steps.watched(folder, VLLM_CPU_OMP_THREADS_BIND="nobind")
+    env = engine_steps.watched(folder)
     with servers.start(tiny_model, env, folder / "log", *OPTIONS) as server:
         told = runs.load(server, tiny_model)
         server.stop(signal.SIGTERM)

@@ -30,7 +30,6 @@ def test_ray_workers_take_part_in_the_session_of_the_driver(executor: str, tmp_p
         PROFILEMATE_ENABLE="1",
         PROFILEMATE_DIR=str(tmp_path / "sessions"),
         VLLM_USE_RAY_V2_EXECUTOR_BACKEND=executor,
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
     )
     assert "PYTHONPATH" not in env
     prefix = [str(PYTHON), str(ON_RAY), str(tmp_path / "log"), str(PYTHON)]

@@ -69,7 +69,6 @@ def two_nodes(folder: Path, model: Path, prefix: tuple[str, ...]) -> Iterator[se
             folder / name,
             engine_steps.STEP_ORACLE,
             STEP_ORACLE=str(folder / f"steps_{name}"),
-            VLLM_CPU_OMP_THREADS_BIND="nobind",
         )
         for name in "ab"
     ]

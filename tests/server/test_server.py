@@ -157,9 +157,7 @@ def test_a_bare_server_exits_as_a_profiled_one(served: Served, tmp_path: Path, t
 
 
 def test_two_ranks_are_one_session_of_one_engine(tmp_path: Path, tiny_model: Path) -> None:
-    env = engine_steps.watched(
-        tmp_path, VLLM_CPU_OMP_THREADS_BIND="nobind", PROFILEMATE_TRACKERS="default,cpu_operations"
-    )
+    env = engine_steps.watched(tmp_path, PROFILEMATE_TRACKERS="default,cpu_operations")
     options = ("--tensor-parallel-size", "2", "--compilation-config", GRAPHS)
     with servers.start(tiny_model, env, tmp_path / "log", *options) as server:
         clients.send_load(server, tiny_model, 10)

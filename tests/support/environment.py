@@ -20,7 +20,10 @@ def clean() -> dict[str, str]:
 
 
 def vllm(**more: str) -> dict[str, str]:
-    """For a real vLLM CPU engine that talks to loopback only."""
+    """For a real vLLM CPU engine that talks to loopback only.
+
+    The CPU build pins every worker to the first cores; those of two servers that are tested side by side would share one.
+    """
     return clean() | {
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -28,6 +31,7 @@ def vllm(**more: str) -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": "lo",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         **more,
     }
 
