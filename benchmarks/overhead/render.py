@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from overhead.places import OVERHEAD_PAGE, README
-from overhead.verdict import INFORMATION, RULES
+from overhead.verdict import INFORMATION, RULES, slowness
 
 BEGIN, END = "<!-- benchmarks: begin, written by `make bench` -->", "<!-- benchmarks: end -->"
 RATIO_UNIT = "x"
@@ -69,9 +69,16 @@ def target_words(figure: dict[str, Any]) -> str:
     return f"{RULES[target['rule']].words} {target['limit']:g}{unit_after(figure['effect']['unit'])}"
 
 
+def at_the_targets_speed(figure: dict[str, Any]) -> str:
+    """The effect there, and by how much the machine of the run was slower; a dash for what has no unit of time."""
+    times, effect = slowness(figure), figure["effect"]
+    return f"{quantity(effect['estimate'] / times, effect['unit'])} (here {times:.1f}x slower)" if times else "-"
+
+
 def summary_table(results: dict[str, Any]) -> str:
     """Every figure that has a target."""
-    lines = [cells("what", "target", "measured", "95 % interval", "verdict"), cells(*["---"] * 5)]
+    head = ("what", "target", "measured", "95 % interval", "at the targets' speed", "verdict")
+    lines = [cells(*head), cells(*["---"] * len(head))]
     for benchmark in results["benchmarks"].values():
         for figure in benchmark["figures"]:
             if figure["verdict"] != INFORMATION:
@@ -82,6 +89,7 @@ def summary_table(results: dict[str, Any]) -> str:
                         target_words(figure),
                         quantity(effect["estimate"], effect["unit"]),
                         interval(effect),
+                        at_the_targets_speed(figure),
                         SHORT_VERDICT[figure["verdict"]],
                     )
                 )

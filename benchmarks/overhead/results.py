@@ -54,10 +54,10 @@ def figure_entry(figure: Figure) -> dict[str, Any]:
     """One figure."""
     summary = summarise(figure)
     effect = EFFECTS[figure.effect]
-    target = figure.target
+    target, slowness = figure.target, figure.slowness
     return {
         "name": figure.name,
-        "verdict": judge(target, summary.estimate, summary.high),
+        "verdict": judge(target, summary.estimate / slowness, summary.high / slowness),
         "target": target and {**target._asdict(), "gate": gate_of(target)},
         "effect": {
             "kind": figure.effect,
@@ -68,6 +68,7 @@ def figure_entry(figure: Figure) -> dict[str, Any]:
             "of_minima": _round(summary.of_minima),
         },
         "unit": figure.unit,
+        "yardstick": figure.yardstick and {"what": figure.yardstick.what, "slowness": _round(slowness)},
         "sides": list(figure.sides),
         "with": _side(summary.profiled),
         "without": _side(summary.bare),

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from overhead.reference import Yardstick
+
 
 class Target(NamedTuple):
     """What a figure is held to. `rule` is a key of verdict.RULES.
@@ -20,16 +22,12 @@ class Target(NamedTuple):
     known_miss: float | None = None
 
 
-SLOW_MACHINE = 3.5
-"""How much slower than usual a shared machine can be for hours: bare vLLM took 2.3 to 3.7 times as long on one day as on
-another. A target in microseconds is held at this many times its gate, until it is told in units of the machine's own speed."""
-
-
 class Figure(NamedTuple):
     """One number, measured in rounds.
 
     `bare[i]` was measured beside `profiled[i]`; it is empty where there is nothing to compare with. `effect` is a key of
-    summary.EFFECTS and says what is made of the two. A figure without a target is for information.
+    summary.EFFECTS and says what is made of the two. A figure without a target is for information. A target in units of time
+    is held against the effect at the speed of the targets' machine, which the yardstick tells.
     """
 
     name: str
@@ -39,6 +37,12 @@ class Figure(NamedTuple):
     bare: list[float] = []  # noqa: RUF012 - a named tuple's default, never changed
     target: Target | None = None
     sides: tuple[str, str] = ("with", "without")
+    yardstick: Yardstick | None = None
+
+    @property
+    def slowness(self) -> float:
+        """How many times as long as the targets' machine this one takes, where that was measured."""
+        return self.yardstick.slowness if self.yardstick else 1.0
 
 
 class Measurement(NamedTuple):
@@ -72,5 +76,10 @@ def read(path: Path) -> Measurement:
     return Measurement(figures, kept["facts"])
 
 
-def _figure(target: list[object] | None, sides: list[str], **fields: object) -> Figure:
-    return Figure(**fields, target=Target(*target) if target else None, sides=(sides[0], sides[1]))  # type: ignore[arg-type]
+def _figure(target: list[object] | None, sides: list[str], yardstick: list[object] | None, **fields: object) -> Figure:
+    return Figure(
+        **fields,  # type: ignore[arg-type]
+        target=Target(*target) if target else None,  # type: ignore[arg-type]
+        sides=(sides[0], sides[1]),
+        yardstick=Yardstick(*yardstick) if yardstick else None,  # type: ignore[arg-type]
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 TELL_EVERY_S = 5.0
 FEWEST = 12
@@ -38,11 +40,13 @@ def turn_about(number: int) -> tuple[bool, bool]:
 
 
 @contextmanager
-def recording() -> Iterator[None]:
-    """Every hook in, as a server has them, and out again."""
+def recording(trackers: str = "") -> Iterator[None]:
+    """Every hook in, as a server has them, and out again. `trackers` are others than those of the environment."""
     from profilemate.probe import install
+    from profilemate.probe.settings import TRACKERS_VARIABLE
 
-    install.begin()
+    with mock.patch.dict(os.environ, {TRACKERS_VARIABLE: trackers} if trackers else {}):
+        install.begin()
     try:
         yield
     finally:

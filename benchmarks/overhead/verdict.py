@@ -70,6 +70,22 @@ def sentence(name: str, figure: dict[str, Any]) -> str:
     unit = effect["unit"]
     gate_words = "a known miss, held there" if target.get("known_miss") else rule.gate_words
     return (
-        f"{name}, {figure['name']}: {effect['estimate']:.4g} {unit} ({effect['low']:.4g} to {effect['high']:.4g}) where "
-        f"{rule.words} {target['limit']:g} {unit} is the target, and the gate is at {target['gate']:g}: {gate_words}"
+        f"{name}, {figure['name']}: {effect['estimate']:.4g} {unit} ({effect['low']:.4g} to {effect['high']:.4g})"
+        f"{speed_words(figure)} where {rule.words} {target['limit']:g} {unit} is the target, and the gate is at "
+        f"{target['gate']:g}: {gate_words}"
     )
+
+
+def slowness(figure: dict[str, Any]) -> float | None:
+    """How many times as long as the targets' machine the one of the run took; None where that was not measured."""
+    yardstick = figure.get("yardstick")
+    return yardstick and float(yardstick["slowness"])
+
+
+def speed_words(figure: dict[str, Any]) -> str:
+    """The effect at the speed of the targets' machine."""
+    times, effect = slowness(figure), figure["effect"]
+    if times is None:
+        return ""
+    at_speed = effect["estimate"] / times
+    return f", {at_speed:.4g} {effect['unit']} at the targets' speed, of which this machine takes {times:.3g} times as long,"

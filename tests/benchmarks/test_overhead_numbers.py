@@ -13,6 +13,7 @@ from typing import Any
 import environment
 import pytest
 from overhead import cli, places, registry, render, results, table, verdict
+from overhead.reference import Yardstick
 from overhead.samples import Figure, Measurement, Target, read, write
 from overhead.summary import summarise
 from overhead.turns import turn_about
@@ -151,6 +152,38 @@ def test_the_gate_closes_with_a_sentence(one: Figure, words: str, capsys: pytest
     assert err.count("\n") == 1
 
 
+ON_A_SLOW_MACHINE = FAILS._replace(yardstick=Yardstick("a bare step", [10.0, 30.0, 20.0], 10.0))
+
+
+@pytest.mark.parametrize(
+    ("bare", "slowness", "expected"),
+    [
+        ([10.0, 30.0, 20.0], 2.0, MET),  # 2 us here are 1 us there, where 1.3 is the target
+        ([12.5, 12.5, 12.5], 1.25, NOT_MET),
+        ([10.1, 10.1, 10.1], 1.01, BEYOND_GATE),
+        ([1.0, 1.0, 1.0], 1.0, BEYOND_GATE),  # a fast machine gets no smaller target, and no larger one
+    ],
+)
+def test_a_target_in_microseconds_is_one_of_the_targets_machine(
+    bare: list[float], slowness: float, expected: str
+) -> None:
+    one = FAILS._replace(yardstick=Yardstick("a bare step", bare, 10.0))
+    shown = made_up(step_writes=one)["benchmarks"]["step_writes"]["figures"][0]
+    assert (shown["verdict"], shown["yardstick"]["slowness"]) == (expected, pytest.approx(slowness))
+    assert shown["effect"]["estimate"] == 2.0  # what was measured stays what it is
+
+
+def test_both_speeds_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = made_up(step_writes=ON_A_SLOW_MACHINE)
+    assert "| 2.00 µs | 2.00 to 2.00 | 1.00 µs (here 2.0x slower) | met |" in render.overhead_page(found)
+    assert "figure: 1.00 µs at the targets' speed; a bare step takes 2 times as long here" in table.text(found)
+    slow = ON_A_SLOW_MACHINE._replace(target=Target(0.5))
+    assert cli.judge(made_up(step_writes=slow)) == cli.EXIT_BEYOND_GATE
+    assert (
+        "(2 to 2), 1 us at the targets' speed, of which this machine takes 2 times as long," in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(("second", "expected"), [(PASSES, 0), (FAILS, 1)])
 def test_what_is_beyond_the_gate_is_measured_once_more(
     second: Figure, expected: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -182,7 +215,7 @@ def test_the_gate_runs_every_benchmark_with_a_target() -> None:
 
 
 def test_samples_survive_the_way_from_the_child(tmp_path: Path) -> None:
-    measurement = Measurement([PASSES, figure("value", [1.5], [])], {"file system": "ext4"})
+    measurement = Measurement([PASSES, ON_A_SLOW_MACHINE, figure("value", [1.5], [])], {"file system": "ext4"})
     write(tmp_path / "result.json", measurement)
     assert read(tmp_path / "result.json") == measurement
 
@@ -214,7 +247,9 @@ def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.startswith(f"before\n{render.BEGIN}\n") and text.endswith(f"{render.END}\nafter\n")
     assert "old" not in text
-    row = "| title of step_writes: figure | at most 1.3 µs | 2.00 µs | 2.00 to 2.00 | **not met, beyond the gate** |"
+    row = (
+        "| title of step_writes: figure | at most 1.3 µs | 2.00 µs | 2.00 to 2.00 | - | **not met, beyond the gate** |"
+    )
     assert row in text
     assert "12.0 / 13.0 (12.5 to 13.5) | 10.0 / 11.0 (10.5 to 11.5) | 2.00 µs (2.00 to 2.00) | 2.00 | 3 |" in text
     page.write_text("no markers")
@@ -235,7 +270,10 @@ def test_results_json_is_of_a_full_run_of_every_benchmark() -> None:
     for one in kept["benchmarks"].values():
         assert one["size"] == "full" and one["date"] and one["command"]
         for shown in one["figures"]:
-            again = judge(_target(shown["target"]), shown["effect"]["estimate"], shown["effect"]["high"])
+            times = verdict.slowness(shown) or 1
+            again = judge(
+                _target(shown["target"]), shown["effect"]["estimate"] / times, shown["effect"]["high"] / times
+            )
             assert shown["verdict"] == again
             assert shown["samples"] >= 10 or shown["name"].startswith("own account")
     assert all(kept["machine"].values()) and all(kept["versions"].values())

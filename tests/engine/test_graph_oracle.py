@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 RUN_ENGINE = environment.ROOT / "tests" / "engine" / "run_engine.py"
 SIZES = [1, 2, 4, 8, 16, 32]
@@ -57,11 +56,9 @@ class Run(NamedTuple):
 
 
 def run_engine(folder: Path, model: Path, configuration: Configuration, env: dict[str, str], *more: str) -> Any:
-    command = [sys.executable, str(RUN_ENGINE), str(folder / "oracle.json"), "--model", str(model), *more]
+    command = [str(RUN_ENGINE), str(folder / "oracle.json"), "--model", str(model), *more]
     command += ["--compilation", json.dumps(configuration.compilation)]
-    return subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    return warm.run(command, env)
 
 
 @pytest.fixture(scope="module", params=list(CONFIGURATIONS))

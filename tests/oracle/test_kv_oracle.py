@@ -4,8 +4,6 @@ shares no code with it, in the same run and in a run of its own."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 import environment
 import pytest
 import streams
+import warm
 from kv_columns import COUNTS
 
 DRIVE = environment.ROOT / "tests" / "driver" / "drive.py"
@@ -51,14 +50,7 @@ class Run(NamedTuple):
 
 
 def drive(arguments: list[str], env: dict[str, str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), *arguments],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=environment.HANGS_SECONDS,
-        check=False,
-    )
+    done = warm.run([str(DRIVE), *arguments], env)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))
 

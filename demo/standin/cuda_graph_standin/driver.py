@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -32,19 +33,24 @@ class EventLog:
         os.write(self._descriptor, line.encode())
 
 
-class NoLog:
-    """Takes events where no file was asked for."""
-
-    def write(self, event: str, graph_id: int) -> None:
-        """Ignore the event."""
+def _ignore(event: str, graph_id: int) -> None:
+    """In the place of `write` where no file was asked for."""
 
 
-def _open_log() -> EventLog | NoLog:
-    path = os.environ.get("STANDIN_GRAPHS_LOG")
-    return EventLog(path) if path else NoLog()
+class ChosenLog:
+    """The file that STANDIN_GRAPHS_LOG names at the first event; a process may be forked before that is known."""
+
+    def __init__(self) -> None:
+        """Nothing is opened yet."""
+        self.write: Callable[[str, int], None] = self._write_first
+
+    def _write_first(self, event: str, graph_id: int) -> None:
+        path = os.environ.get("STANDIN_GRAPHS_LOG")
+        self.write = EventLog(path).write if path else _ignore
+        self.write(event, graph_id)
 
 
-_log = _open_log()
+_log = ChosenLog()
 
 
 def _new_pool() -> PoolHandle:
