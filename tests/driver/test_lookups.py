@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 import environment
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "driver" / "drive_lookups.py"
 REASONS = ("short", "last", "new", "evicted", "reset", "untaken", "unkept", "unknown", "off")
@@ -38,10 +37,7 @@ class Scenes(NamedTuple):
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     folder = tmp_path_factory.mktemp("lookups")
     env = environment.profiled(folder, PROFILEMATE_TRACKERS="kv_cache,prefix_lookups")
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(folder / "known.json")],
-        env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    done = warm.run([str(DRIVE), str(folder / "known.json")], env=env)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     session = streams.only_session(folder)
     return Scenes(json.loads((folder / "known.json").read_text()), streams.processes(session)[0], session)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import environment
 import pytest
+import warm
 
 from profilemate.session.records import ProcessInfo
 from profilemate.trackers.bandwidth.formulas import Batch, work_of
@@ -26,11 +25,9 @@ LAST_STAGE = {"pp": 1}
 def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One trace with chunked prompts, prefix hits, decode steps and preemptions."""
     out = tmp_path_factory.mktemp("mfu") / "counted.json"
-    command = [sys.executable, str(DRIVE), str(out), "--blocks", "300", "--requests", "60"]
+    command = [str(DRIVE), str(out), "--blocks", "300", "--requests", "60"]
     env = environment.vllm(PROFILEMATE_ENABLE="0", PYTHONPATH=str(environment.ROOT))
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    done = warm.run(command, env=env)
     assert out.exists(), done.stderr[-2000:]
     found: dict[str, Any] = json.loads(out.read_text())
     assert found["summary"]["preemptions"] and len(found["steps"]) > 100

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import statistics
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import environment
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "driver" / "drive_operations.py"
 LONGEST_AROUND_SECONDS = 200e-6
@@ -42,10 +41,7 @@ class Run:
 
 def drive(folder: Path, *arguments: str, code: int = 0, **more: str) -> Run:
     env = environment.profiled(folder / "p", PROFILEMATE_TRACKERS="cpu_operations", **more)
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(folder / "spans.json"), *arguments],
-        env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    done = warm.run([str(DRIVE), str(folder / "spans.json"), *arguments], env=env)
     assert done.returncode == code, done.stderr[-3000:]
     return Run(json.loads((folder / "spans.json").read_text()), streams.only_session(folder / "p"))
 

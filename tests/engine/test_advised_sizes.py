@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 import profilemate
 from profilemate.advise import capture_sizes, graph_use
@@ -68,10 +67,8 @@ def run(folder: Path, model: Path, flags: str, mode: str, env: dict[str, str], *
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
         **env,
     )
-    command = [sys.executable, str(DRIVER), str(folder / "oracle.json"), "--model", str(model), "--mode", mode]
-    done = subprocess.run(
-        [*command, *more, *shlex.split(flags)], env=profiled, capture_output=True, text=True, timeout=900, check=False
-    )
+    command = [str(DRIVER), str(folder / "oracle.json"), "--model", str(model), "--mode", mode]
+    done = warm.run([*command, *more, *shlex.split(flags)], env=profiled)
     assert done.returncode == 0, done.stderr[-3000:]
     oracle: dict[str, Any] = json.loads((folder / "oracle.json").read_text())
     stats = [(str(mode), int(unpadded), int(padded)) for mode, unpadded, padded in oracle["stats"]]
@@ -188,8 +185,8 @@ FLAG = "--cudagraph-capture-sizes 3 5 8 16"
 def of_vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """VLLM's own answers for 300 configurations of both runners, and what its command line makes of a flag."""
     out = tmp_path_factory.mktemp("ladders") / "ladders.json"
-    command = [sys.executable, str(LADDERS), str(out), "7", "300", *shlex.split(FLAG)]
-    done = subprocess.run(command, env=environment.vllm(), capture_output=True, text=True, timeout=300, check=False)
+    command = [str(LADDERS), str(out), "7", "300", *shlex.split(FLAG)]
+    done = warm.run(command, env=environment.vllm())
     assert done.returncode == 0, done.stderr[-3000:]
     answers: dict[str, Any] = json.loads(out.read_text())
     return answers

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +11,7 @@ import environment
 import operation_oracle
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "engine" / "drive_cpu_operations.py"
 V2 = {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"}
@@ -55,10 +54,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         PROFILEMATE_CPU_OPERATION_ROWS_EVERY=str(EVERY),
         **(V2 if request.param == "v2" else {}),
     )
-    command = [sys.executable, str(DRIVE), str(folder / "spans.json"), str(tiny_model), request.param]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    command = [str(DRIVE), str(folder / "spans.json"), str(tiny_model), request.param]
+    done = warm.run(command, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "p")
     streams.export(session)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "engine" / "drive_encoder.py"
 V2 = {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1", "STANDIN_GRAPHS": "1"}
@@ -51,10 +50,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     kinds, more = SETUPS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     env = environment.profiled(folder, environment.STANDIN, VLLM_ENABLE_V1_MULTIPROCESSING="0", **more)
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(tiny_model), str(folder / "oracle.json"), *kinds],
-        env=env, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    done = warm.run([str(DRIVE), str(tiny_model), str(folder / "oracle.json"), *kinds], env=env, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)
     streams.export(session)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import environment
 import pytest
 import streams
+import warm
 
 ENGINE = environment.ROOT / "tests" / "engine"
 EXPECTED = [
@@ -28,10 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, environment.STANDIN, STANDIN_GRAPHS="1", STANDIN_GRAPHS_LOG=str(folder / "truth"),
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
     )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(ENGINE / "drive_encoder_graphs.py"), str(folder / "counted.json")],
-        env=env, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    done = warm.run([str(ENGINE / "drive_encoder_graphs.py"), str(folder / "counted.json")], env=env, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 RUN = environment.ROOT / "tests" / "engine" / "run_forwards.py"
 GRAPHS = {
@@ -82,11 +81,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         PROFILEMATE_TRACKERS=",".join(configuration.trackers),
         **configuration.env,
     )
-    command = [sys.executable, str(RUN), str(folder / "oracle.json"), "--model", str(tiny_model)]
+    command = [str(RUN), str(folder / "oracle.json"), "--model", str(tiny_model)]
     command += ["--compilation", json.dumps(GRAPHS)]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    done = warm.run(command, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)
     streams.export(session)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 from profilemate.export import readme_files
 from profilemate.session.session import Session
@@ -36,10 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     env = environment.profiled(
         folder, VLLM_ENABLE_V1_MULTIPROCESSING="0", PROFILEMATE_TRACKERS="bandwidth", PROFILEMATE_MEASURE_PEAK="1"
     )
-    command = [sys.executable, str(DRIVE), str(folder / "oracle.json"), str(tiny_model)]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    command = [str(DRIVE), str(folder / "oracle.json"), str(tiny_model)]
+    done = warm.run(command, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     oracle = json.loads((folder / "oracle.json").read_text())
     session = streams.only_session(folder)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
@@ -16,6 +14,7 @@ import environment
 import moe_model
 import pytest
 import streams
+import warm
 
 RUN_MOE = environment.ROOT / "tests" / "engine" / "run_moe.py"
 ON = {"PROFILEMATE_TRACKERS": "default,moe_routing", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -59,10 +58,7 @@ def run(folder: Path, base: Path, *options: str, standin: bool = False, **env: s
     """Start an engine and export its session."""
     model = moe_model.write_tiny_moe(base, folder / "model")
     environ = environment.profiled(folder, *([environment.STANDIN] if standin else []), **ON, **env)
-    done = subprocess.run(
-        [sys.executable, str(RUN_MOE), str(folder / "out.json"), "--model", str(model), *options],
-        env=environ, cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    done = warm.run([str(RUN_MOE), str(folder / "out.json"), "--model", str(model), *options], env=environ, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)
     streams.export(session)

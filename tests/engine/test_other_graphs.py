@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import environment
 import pytest
 import streams
+import warm
 
 ENGINE = environment.ROOT / "tests" / "engine"
 GRAPHS = {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32]}
@@ -84,10 +85,8 @@ def run_script(folder: Path, script: str, *arguments: str, **env: str) -> Counte
         PROFILEMATE_CHECK_REPLAYS="1",
         **env,
     )
-    command = [sys.executable, str(ENGINE / script), *arguments]
-    done = subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    command = [str(ENGINE / script), *arguments]
+    done = warm.run(command, env=environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return Counter(line.split()[1] for line in (folder / "truth").read_text().splitlines())
 

@@ -7,14 +7,13 @@ adapter. None has an encoder.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "engine" / "drive_models.py"
 KINDS = ("bert", "gemma3", "qwen3_next", "lora")
@@ -41,11 +40,11 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     folder = tmp_path_factory.mktemp("models")
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(tiny_model), str(folder / "counted.json"), *KINDS],
+    done = warm.run(
+        [str(DRIVE), str(tiny_model), str(folder / "counted.json"), *KINDS],
         env=environment.profiled(folder, VLLM_ENABLE_V1_MULTIPROCESSING="0"),
-        cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder)
     streams.export(session)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 RUN = environment.ROOT / "tests" / "engine" / "run_requests.py"
 PLANTED = "planted-request-4711"
@@ -38,11 +37,11 @@ class Run(NamedTuple):
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     folder = tmp_path_factory.mktemp("requests")
     out = folder / "out.json"
-    done = subprocess.run(
-        [sys.executable, str(RUN), str(out), "--model", str(tiny_model)],
+    done = warm.run(
+        [str(RUN), str(out), "--model", str(tiny_model)],
         env=environment.profiled(folder / "sessions", VLLM_ENABLE_V1_MULTIPROCESSING="0"),
-        cwd=folder, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "sessions")
     streams.export(session)

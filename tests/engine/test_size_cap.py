@@ -11,6 +11,7 @@ from pathlib import Path
 
 import environment
 import streams
+import warm
 
 RUN_ENGINE = environment.ROOT / "tests" / "engine" / "run_engine.py"
 GRAPHS = {
@@ -29,11 +30,9 @@ def test_past_the_size_cap_usage_is_still_exact(tmp_path: Path, tiny_model: Path
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
         PROFILEMATE_SESSION_CAP="200000",
     )
-    command = [sys.executable, str(RUN_ENGINE), str(tmp_path / "oracle.json"), "--model", str(tiny_model)]
+    command = [str(RUN_ENGINE), str(tmp_path / "oracle.json"), "--model", str(tiny_model)]
     command += ["--compilation", json.dumps(GRAPHS), "--rounds", "120"]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False
-    )
+    done = warm.run(command, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     session = streams.only_session(tmp_path / "sessions")
     export = [sys.executable, "-m", "profilemate", "export", str(session)]

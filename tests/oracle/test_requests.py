@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "oracle" / "drive_requests.py"
 POOL = ["--blocks", "40", "--requests", "60", "--max-num-seqs", "16", "--max-num-batched-tokens", "128"]
@@ -69,11 +68,10 @@ def takes(cell: str, begin_ns: list[int] | None, end_ns: list[int] | None) -> bo
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     name = str(request.param)
     folder = tmp_path_factory.mktemp(name)
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(folder / "oracle.json"), *POOL, *CONFIGURATIONS[name]],
+    done = warm.run(
+        [str(DRIVE), str(folder / "oracle.json"), *POOL, *CONFIGURATIONS[name]],
         env=environment.profiled(folder / "sessions", PROFILEMATE_SHOW_REQUEST_IDS="1", VLLM_LOGGING_LEVEL="ERROR"),
-        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     session = streams.only_session(folder / "sessions")
     streams.export(session)

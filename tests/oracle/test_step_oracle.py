@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import environment
 import pytest
 import streams
+import warm
 
 DRIVE = environment.ROOT / "tests" / "oracle" / "drive_steps.py"
 SMALL = ["--blocks", "40", "--requests", "80", "--shape", "decode", "--longest", "256"]
@@ -76,11 +75,10 @@ def drive(folder: Path, wanted: dict[str, list[str]], environ: dict[str, str]) -
     """One process of the driver; its session."""
     folder.mkdir()
     (folder / "in.json").write_text(json.dumps(wanted))
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), str(folder / "in.json"), str(folder / "out.json")],
+    done = warm.run(
+        [str(DRIVE), str(folder / "in.json"), str(folder / "out.json")],
         env=environment.profiled(folder / "sessions", VLLM_LOGGING_LEVEL="ERROR", **environ),
-        capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return streams.only_session(folder / "sessions")
 
