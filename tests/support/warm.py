@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import os
+import re
 import select
 import signal
 import subprocess
@@ -31,8 +31,11 @@ MODULES = (
     "vllm.v1.executor.uniproc_executor",
     "vllm.v1.worker.gpu_model_runner",
 )
-READ_AT_IMPORT = ("STANDIN_GRAPHS", "TRITON_INTERPRET", "VLLM_LOGGING_LEVEL", "VLLM_USE_V2_MODEL_RUNNER")
-"""Variables that vLLM, Triton and the stand-in look at while they are imported: a process for each choice of them."""
+READ_AT_IMPORT = re.compile("(VLLM|TRITON)_.*|STANDIN_GRAPHS")
+"""Variables that vLLM, Triton and the stand-in may look at while they are imported: a process for each choice."""
+
+MOST_PROCESSES = 2
+"""Each takes half a gigabyte; the one that was not asked for the longest time ends for another one."""
 
 READY_SECONDS = 300
 
@@ -81,17 +84,27 @@ class WarmProcess:
 
 
 _processes: dict[tuple[str, ...], WarmProcess] = {}
+"""By the variables that count; the one that was asked last comes last."""
 
 
 def _process_for(env: dict[str, str]) -> WarmProcess:
-    key = tuple(f"{name}={env[name]}" for name in READ_AT_IMPORT if name in env)
-    if key not in _processes:
+    key = tuple(sorted(f"{name}={value}" for name, value in env.items() if READ_AT_IMPORT.fullmatch(name)))
+    process = _processes.pop(key, None)
+    if process is None:
+        while len(_processes) >= MOST_PROCESSES:
+            _processes.pop(next(iter(_processes))).end()
         chosen = {name: value for name, value in env.items() if not name.startswith(("PROFILEMATE_", "PYTHON"))}
         if "STANDIN_GRAPHS" in env:
             chosen["PYTHONPATH"] = str(environment.STANDIN)
-        _processes[key] = WarmProcess(chosen)
-        atexit.register(_processes[key].end)
-    return _processes[key]
+        process = WarmProcess(chosen)
+    _processes[key] = process
+    return process
+
+
+@atexit.register
+def _end_all() -> None:
+    for process in _processes.values():
+        process.end()
 
 
 def run(
