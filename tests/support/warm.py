@@ -44,11 +44,11 @@ READY_SECONDS = 300
 class WarmProcess:
     """One process that has imported vLLM, and the scripts that it runs one after another."""
 
-    def __init__(self, env: dict[str, str]) -> None:
-        """Start it; `env` has the variables that count while vLLM is imported."""
+    def __init__(self, env: dict[str, str], modules: Sequence[str] = MODULES) -> None:
+        """Start it; `env` has the variables that count while the modules are imported."""
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open for as long as the process lives
         self._process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *MODULES],
+            [sys.executable, str(PROGRAM), *modules],
             env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self._read(READY_SECONDS)
@@ -64,8 +64,17 @@ class WarmProcess:
             raise AssertionError(f"the warm process ended:\n{self._log.read()[-3000:]}")
         return dict(json.loads(line))
 
-    def run(self, told: dict[str, Any], timeout: float) -> int:
-        """Run a script in a fork; its exit status as `subprocess` gives it. One that hangs is killed with its children."""
+    def run(
+        self, command: Sequence[str], env: dict[str, str], cwd: Path, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script in a fork. One that hangs is killed with its children; raises subprocess.TimeoutExpired then."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "stdout"), Path(folder, "stderr")
+            told = {"argv": list(command), "env": env, "cwd": str(cwd), "stdout": str(out), "stderr": str(err)}
+            status = self._run(told, timeout)
+            return subprocess.CompletedProcess(list(command), status, out.read_text(), err.read_text())
+
+    def _run(self, told: dict[str, Any], timeout: float) -> int:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
@@ -112,10 +121,4 @@ def run(
     command: Sequence[str], env: dict[str, str], cwd: Path | None = None, timeout: float = environment.HANGS_SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True)`, without the import."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "stdout"), Path(folder, "stderr")
-        told = {
-            "argv": list(command), "env": env, "cwd": str(cwd or Path.cwd()), "stdout": str(out), "stderr": str(err),
-        }  # fmt: skip
-        status = _process_for(env).run(told, timeout)
-        return subprocess.CompletedProcess(list(command), status, out.read_text(), err.read_text())
+    return _process_for(env).run(command, env, cwd or Path.cwd(), timeout)
