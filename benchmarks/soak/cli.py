@@ -23,14 +23,15 @@ Tell = Callable[[str], None]
 WHOLE_MINUTES = 20.0
 KILLS = 200
 LIVES = 4
-PARTS = ("kills", "servers")
+TRIOS = 4
+PARTS = ("kills", "servers", "beside")
 EXIT_HELD, EXIT_TROUBLE, EXIT_NOT_RUN = 0, 1, 2
 EXIT_INTERRUPTED = 130
 
 EPILOG = f"""Two small vLLM servers on loopback, one without ProfileMate, get the same load and the same faults. First
-the scheduler driver is killed {KILLS} times. A run of {WHOLE_MINUTES:.0f} minutes or more writes
-benchmarks/soak/results.json and the table of docs/reliability.md. It goes on until every kind of fault was there, so a
-busy machine takes longer.
+the scheduler driver is killed {KILLS} times; in the end {TRIOS} times three servers get the same load and no fault.
+A run of {WHOLE_MINUTES:.0f} minutes or more writes benchmarks/soak/results.json and the table of docs/reliability.md.
+It goes on until every kind of fault was there, so a busy machine takes longer.
 
 exit code: 0; 1 where something was not as it should be (it is said); 2 where the soak could not be run
 
@@ -52,8 +53,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=float, default=WHOLE_MINUTES, help="of the servers, at least (%(default).0f)")
     add("--seed", type=int, help="of order, targets and moments; drawn and told where it is left out")
-    add("--only", choices=PARTS, help="one part; the other's results stay")
+    add("--only", choices=PARTS, help="one part; the others' results stay")
     add("--kills", type=int, default=KILLS, help="of the scheduler driver (%(default)s)")
+    add("--trios", type=int, default=TRIOS, help="of servers side by side without a fault (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="where the tally goes beside")
     add("--render", action="store_true", help="run nothing: write the table from benchmarks/soak/results.json")
     options = parser.parse_args(argv)
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="profilemate-soak-", ignore_cleanup_errors=True) as folder:
         for part in options.parts:
             started = time.monotonic()
-            counted = (kill if part == "kills" else live)(Path(folder), options, tell)
+            counted = {"kills": kill, "servers": live, "beside": compare}[part](Path(folder), options, tell)
             results[part] = {**about(options, (time.monotonic() - started) / 60), **counted}
     whole = keep(options, results)
     print(render.text(whole) if whole else json.dumps(results, indent=1), flush=True)
@@ -134,9 +136,22 @@ def live(folder: Path, options: argparse.Namespace, tell: Tell) -> dict[str, Any
     }
 
 
+def compare(folder: Path, options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    """Servers side by side, and nothing broken."""
+    import tiny_model
+
+    from soak import beside
+    from soak.tally import as_json
+
+    mine = folder / "beside"
+    model = tiny_model.write_tiny_llama(mine / "model")
+    return {"trios": [as_json(one) for one in beside.measure_all(mine, model, options.trios, tell)]}
+
+
 def about(options: argparse.Namespace, minutes: float) -> dict[str, Any]:
     """How a part was run."""
-    size = f"--kills {options.kills}" if options.only == "kills" else f"--minutes {options.minutes:g}"
+    sizes = {"kills": f"--kills {options.kills}", "beside": f"--trios {options.trios}"}
+    size = sizes.get(options.only, f"--minutes {options.minutes:g}")
     only = f" --only {options.only}" if options.only else ""
     return {
         "command": f"python benchmarks/soak{only} {size} --seed {options.seed}",
@@ -159,10 +174,10 @@ def vllm_version() -> str:
 
 
 def keep(options: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
-    """Write the tally; of a whole run the document too, where the other part stays as it is. What stands there then."""
+    """Write the tally; of a whole run the document too, where the other parts stay as they are. What stands there then."""
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
-    if options.minutes < WHOLE_MINUTES or options.kills < KILLS:
+    if options.minutes < WHOLE_MINUTES or options.kills < KILLS or options.trios < TRIOS:
         return {}
     before = json.loads(places.RESULTS.read_text()) if places.RESULTS.exists() else {}
     whole = {**before, **results}

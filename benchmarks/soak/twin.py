@@ -120,13 +120,16 @@ def starting(command: list[str], port: int, env: dict[str, str], folder: Path) -
 
 
 @contextlib.contextmanager
-def serving(server: servers.Server, model: Path, steps: Path) -> Iterator[Twin]:
-    """A server under load once it is ready; killed with its whole tree at the end, so that no client waits for it."""
+def serving(server: servers.Server, model: Path, steps: Path, seed: int | None = None) -> Iterator[Twin]:
+    """A server under load once it is ready; killed with its whole tree at the end, so that no client waits for it.
+
+    The same seed makes the same requests; without one they are drawn for each server.
+    """
     try:
         server.wait_until_ready()
     except AssertionError as error:
         raise AssertionError(f"{server.log.parent.name}: {error}") from None
-    load = Load(server, model, seed=server.port, clients=CLIENTS)
+    load = Load(server, model, seed=server.port if seed is None else seed, clients=CLIENTS)
     with load:
         try:
             yield Twin(server, load, steps)

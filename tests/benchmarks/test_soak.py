@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from soak import places, render, tally
+from soak import beside, places, render, tally
 
 places.make_importable()
 
@@ -38,6 +38,14 @@ def test_a_server_holds_while_its_disk_fills_and_a_process_stops(tmp_path: Path,
     assert set(told["disk filled and freed"].lost) == {"ENOSPC"} and not told["SIGSTOP and SIGCONT"].lost
     (end,) = record.ends
     assert end.troubles == () and end.steps > 100 and end.step_rows_named_missing > 0
+
+
+@pytest.mark.long
+def test_three_servers_side_by_side_are_counted_in_the_same_time(tmp_path: Path, tiny_model: Path) -> None:
+    trio = beside.measure(tmp_path, tiny_model, 1, seconds=5)
+    assert list(trio.steps) == list(trio.answered) == list(trio.cpu_ms_per_step) == list(beside.KINDS)
+    assert min(trio.steps.values()) > 10 and min(trio.cpu_ms_per_step.values()) > 0.5 and trio.seconds >= 5
+    assert [path.parent.name for path in tmp_path.glob("1/*/sessions")] == [beside.OURS]
 
 
 def test_faults_are_summed_by_name() -> None:
@@ -108,6 +116,20 @@ def test_the_table_has_a_row_for_each_fault_and_the_accounts_sum() -> None:
     text = render.text({"servers": PART})
     assert "| clock | 1 | 3 | 1 | 4 | 0 | 0 | 0 | 5 (ENOSPC) | gaps |" in text
     assert "100; rows of them at the end: 60;" in text and ": 40." in text and "21 minutes" in text
+
+
+def test_what_profilemate_costs_stands_beside_what_chance_makes() -> None:
+    steps = [(90, 100, 100), (95, 90, 110), (100, 110, 90)]
+    trios = [
+        beside.Trio(
+            60.0, dict(zip(beside.KINDS, counts, strict=True)), {}, dict(zip(beside.KINDS, (11, 10, 10), strict=True))
+        )
+        for counts in steps
+    ]
+    about = {name: value for name, value in PART.items() if name not in ("faults", "ends")}
+    text = render.text({"beside": {**about, "trios": [tally.as_json(one) for one in trios]}})
+    assert "for each without, in the same time: 0.950 (0.900 to 1.000);" in text
+    assert "for each other: 1.000 (0.818 to 1.222)." in text and "over without: 1.100 (1.100 to 1.100)." in text
 
 
 STEP = """
