@@ -50,6 +50,7 @@ def recording(trackers: str = "") -> Iterator[None]:
     try:
         yield
     finally:
+        install.last_words()  # a turn may be shorter than the pause between two rows of health
         install.remove_all()
 
 

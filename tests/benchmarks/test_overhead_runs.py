@@ -48,11 +48,11 @@ def test_the_targets_are_those_of_the_project(measured: dict[str, Measurement]) 
         "python_start": {"python -c pass": Target(3.0)},
         "scheduler_step": {
             "per engine step": Target(5.0, known_miss=32.0),
-            "added by the KV cache tracker, against vLLM's collector at 1.0": Target(1.0),
+            "added by the KV cache tracker, against vLLM's collector at 1.0": Target(1.0, known_miss=4.0),
         },
         "scheduler_all": {"per engine step": Target(10.0, known_miss=60.0)},
         "graph_replay": {"one replaying call": Target(0.5)},
-        "step_writes": {"one engine step": Target(10.0)},
+        "step_writes": {"one engine step": Target(10.0, known_miss=20.0)},
     }
 
 
