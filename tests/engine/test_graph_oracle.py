@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,10 +57,19 @@ class Run(NamedTuple):
         return streams.all_rows(self.session, table)
 
 
-def run_engine(folder: Path, model: Path, configuration: Configuration, env: dict[str, str], *more: str) -> Any:
-    command = [str(RUN_ENGINE), str(folder / "oracle.json"), "--model", str(model), *more]
-    command += ["--compilation", json.dumps(configuration.compilation)]
-    return warm.run(command, env)
+def command(folder: Path, model: Path, configuration: Configuration, *more: str) -> list[str]:
+    """The script and its arguments."""
+    compilation = json.dumps(configuration.compilation)
+    return [str(RUN_ENGINE), str(folder / "oracle.json"), "--model", str(model), "--compilation", compilation, *more]
+
+
+def run_alone(folder: Path, model: Path, env: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+    """An eager engine in a Python of its own, from its start to its end."""
+    script = command(folder, model, Configuration({}, {}), "--llm", '{"enforce_eager": true}', *more)
+    return subprocess.run(
+        [sys.executable, *script],
+        env=env, capture_output=True, text=True, timeout=environment.HANGS_SECONDS, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(CONFIGURATIONS))
@@ -74,7 +85,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         PROFILEMATE_CHECK_REPLAYS="1",
         **configuration.env,
     )
-    done = run_engine(folder, tiny_model, configuration, env)
+    done = warm.run(command(folder, tiny_model, configuration), env)
     assert done.returncode == 0, done.stderr[-3000:]
     truth = [line.split()[1] for line in (folder / "truth").read_text().splitlines()]
     oracle = json.loads((folder / "oracle.json").read_text())
@@ -166,7 +177,7 @@ def test_answers_are_those_of_a_run_without_profilemate(tmp_path: Path, tiny_mod
         folder = tmp_path / name
         folder.mkdir()
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        done = run_engine(folder, tiny_model, Configuration({}, {}), env, "--llm", '{"enforce_eager": true}')
+        done = run_alone(folder, tiny_model, env)
         codes.append(done.returncode)
         answers.append(json.loads((folder / "oracle.json").read_text())["answers"])
     assert codes == [0, 0]
@@ -179,9 +190,7 @@ ENDINGS = {"normal": 0, "raise": 1, "os_exit": 7}
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_offline_script_leaves_every_step_however_it_ends(tmp_path: Path, tiny_model: Path, ending: str) -> None:
     env = environment.profiled(tmp_path / "sessions", VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    done = run_engine(
-        tmp_path, tiny_model, Configuration({}, {}), env, "--end", ending, "--llm", '{"enforce_eager": true}'
-    )
+    done = run_alone(tmp_path, tiny_model, env, "--end", ending)
     assert done.returncode == ENDINGS[ending], done.stderr[-2000:]
     oracle = json.loads((tmp_path / "oracle.json").read_text())
     session = streams.only_session(tmp_path / "sessions")
