@@ -144,7 +144,7 @@ class Requests:
         self.hasher = get_request_block_hasher(block_size, sha256)
         self.waiting = deque(sorted(trace, key=lambda entry: entry.arrival_step))
 
-    def due(self, step: int) -> list[Any]:
+    def due(self, step: float) -> list[Any]:
         """Requests that have arrived by `step`."""
         arrived = []
         while self.waiting and self.waiting[0].arrival_step <= step:
@@ -178,7 +178,7 @@ class Driver:
         self.added: list[Any] = []
         self.collected_lifetimes: list[float] = []
         self.holding_for_reset = False
-        self.clock = 0
+        self.clock: float = 0
         self.idle_steps = 0
 
     def run(self) -> None:
@@ -191,13 +191,20 @@ class Driver:
             if len(self.in_flight) >= self.depth or not scheduled:
                 self._update()
             self._maybe_reset()
-            self.clock += 1
+            self._advance(self.clock + self._length())
+
+    def _advance(self, clock: float) -> None:
+        self.clock = clock
+
+    def _length(self) -> float:
+        """How long this step was, in steps."""
+        return 1
 
     def _arrivals(self) -> None:
         if self.holding_for_reset:
             return
         if not self.scheduler.has_requests() and self.requests.waiting:  # nothing to do until then: skip ahead
-            self.clock = max(self.clock, self.requests.waiting[0].arrival_step)
+            self._advance(max(self.clock, self.requests.waiting[0].arrival_step))
         for request in self.requests.due(self.clock):
             self.added.append(request)
             self.scheduler.add_request(request)

@@ -28,8 +28,7 @@ from profilemate.frames.session import Session
 DRIVE = Path(__file__).with_name("drive_cache_sizes.py")
 MOONCAKE = environment.SHARED / "traces" / "mooncake_conversation.jsonl"
 WITHIN = 0.02
-PREEMPTIONS_OFF = 0.15
-FEW = 4
+FEW_PREEMPTIONS = 1
 
 TRACES = {
     "shared-prefixes": ("300", "150,200,450,600,4000", ["--requests", "150"]),
@@ -83,7 +82,7 @@ def result(process: subprocess.Popen[str]) -> dict[int, dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=list(TRACES))
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Both processes at once: times do not matter."""
+    """Both processes at once: their time is made up."""
     if request.param == "mooncake" and not MOONCAKE.exists():
         pytest.skip("the public request trace is not beside this checkout")
     size, others, arguments = TRACES[request.param]
@@ -117,8 +116,7 @@ def test_at_its_own_size_the_replay_is_the_session(runs: Runs) -> None:
 
 def test_preemptions_are_near_vllms(runs: Runs) -> None:
     for size, vllm in runs.vllm.items():
-        replayed = runs.replayed(size).preemptions
-        assert abs(replayed - vllm["preemptions"]) <= max(FEW, PREEMPTIONS_OFF * vllm["preemptions"]), size
+        assert runs.replayed(size).preemptions == pytest.approx(vllm["preemptions"], abs=FEW_PREEMPTIONS), size
 
 
 def test_unlimited_blocks_find_what_vllm_finds_with_more_than_it_needs(runs: Runs) -> None:
