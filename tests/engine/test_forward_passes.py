@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import environment
@@ -139,11 +140,11 @@ def test_times_lie_within_those_around_the_runners_calls(run: Run) -> None:
 def test_calls_of_the_runner_take_as_long_as_around_them(timed: Run) -> None:
     steps, rows = timed.oracle["steps"], timed.passes
     executed = [call for call, step in zip(timed.oracle["executed"], steps, strict=True) if step["tokens"]]
-    short = 0
+    around_ns = []
     for row, (began_ns, ended_ns) in zip(rows, executed, strict=True):
         assert int(row["host_ns"]) < int(row["execute_ns"]) < ended_ns - began_ns
-        short += ended_ns - began_ns - int(row["execute_ns"]) > HOST_NS
-    assert short <= len(rows) // 10  # a neighbour may take the processor at any moment
+        around_ns.append(ended_ns - began_ns - int(row["execute_ns"]))
+    assert median(around_ns) < HOST_NS  # not each: a neighbour may take the processor at any moment
     assert rows[0]["sample_ns"] == ""
     for row, (began_ns, ended_ns) in zip(rows[1:], timed.oracle["sampled"], strict=False):
         assert 0 < int(row["sample_ns"]) < ended_ns - began_ns
