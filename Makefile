@@ -65,7 +65,7 @@ compat: $(DEV_STAMP)
 # The corpus with the slow commands, then changes at random.
 FUZZ_EXAMPLES ?= 200
 fuzz: $(DEV_STAMP)
-	PROFILEMATE_FUZZ=1 PROFILEMATE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/hostile
+	PROFILEMATE_FUZZ=1 PROFILEMATE_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -v -n 2 --dist loadfile tests/hostile
 
 # Loopback only; SOAK_OPTIONS="--minutes 60 --seed 7".
 soak: $(DEV_STAMP)

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from mutations import KINDS, Mutation
 
 LONG = os.environ.get("PROFILEMATE_FUZZ") == "1"
-EXAMPLES = int(os.environ.get("PROFILEMATE_FUZZ_EXAMPLES", "200")) if LONG else 8
+PARTS = 10 if LONG else 1
+"""So many tests, each with its part of the examples: else nothing is told for an hour."""
+EXAMPLES = -(-int(os.environ.get("PROFILEMATE_FUZZ_EXAMPLES", "200")) // PARTS) if LONG else 8
 BASES = ("server", "everything", "cap_reached", "trimmed", "two_engines", "killed", "script_names")
 NUMBERS = st.integers(0, 1 << 20)
 MUTATIONS = st.lists(
@@ -25,6 +27,7 @@ MUTATIONS = st.lists(
 )
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.filterwarnings("ignore")
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=not LONG, database=None, print_blob=True,
@@ -32,7 +35,8 @@ MUTATIONS = st.lists(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(base=st.sampled_from(BASES), mutations=MUTATIONS, is_slow=st.integers(0, 9))
-def test_commands_end_well_on_a_changed_session(base: str, mutations: list[Mutation], is_slow: int) -> None:
+def test_commands_end_well_on_a_changed_session(part: int, base: str, mutations: list[Mutation], is_slow: int) -> None:
+    """Part by part: each draws its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         (Path(folder) / "in").mkdir()
         session = golden.copy(base, Path(folder) / "in", "session_20260101_000000")
