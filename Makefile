@@ -14,7 +14,7 @@ help:
 	@echo "make demo   install the real vLLM CPU build, serve a tiny model under ProfileMate, show what it saw"
 	@echo "make test   the whole test suite on the same build"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  what ProfileMate costs: measures it for ten minutes and writes the documents' figures"
+	@echo "make bench  what ProfileMate costs: measures it for half an hour and writes the documents' figures"
 	@echo "make gpu-check   graph and KV oracles on this machine's GPU, if it has one (docs/gpu-check.md); no network"
 	@echo "make compat      hooks and counts against fifteen vLLM versions; downloads some 6 GB the first time, keeps 0.4 GB"
 	@echo "make fuzz        every command over sessions that somebody prepared or chance changed; FUZZ_EXAMPLES=200"

@@ -27,7 +27,7 @@ exit code: 0; 1 with --gate and a figure beyond the gate; 2 where a benchmark co
 
 examples:
   python benchmarks/overhead
-      everything, ten minutes on two cores
+      everything, half an hour on two cores
   python benchmarks/overhead --quick --only graph_replay,step_writes
       a short look while working on a hook; nothing is written
   python benchmarks/overhead --quick --gate

@@ -27,7 +27,8 @@ class Figure(NamedTuple):
 
     `bare[i]` was measured beside `profiled[i]`; it is empty where there is nothing to compare with. `effect` is a key of
     summary.EFFECTS and says what is made of the two. A figure without a target is for information. A target in units of time
-    is held against the effect at the speed of the targets' machine, which the yardstick tells.
+    is held against the effect at the speed of the targets' machine, which the yardstick tells. `groups[i]` names what sample
+    i shares with others beside its round, as the servers of one start; chance that a group shares is then in the interval.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Figure(NamedTuple):
     target: Target | None = None
     sides: tuple[str, str] = ("with", "without")
     yardstick: Yardstick | None = None
+    groups: list[int] = []  # noqa: RUF012 - a named tuple's default, never changed
 
     @property
     def slowness(self) -> float:

@@ -1,11 +1,13 @@
 """What is made of a figure's samples: spread of both sides, and the effect with its confidence interval.
 
-The interval is a percentile bootstrap over rounds, so that a round's with and without stay together.
+The interval is a percentile bootstrap over rounds, so that a round's with and without stay together; where rounds come in
+groups, over groups and the rounds within each (a two-stage cluster bootstrap: Davison and Hinkley, Bootstrap Methods and
+their Application, 1997, section 3.8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +76,15 @@ def resamples(count: int) -> NDArray[np.intp]:
     return np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
 
 
+def resamples_of_groups(groups: list[int]) -> Iterator[NDArray[np.intp]]:
+    """Indices of rounds: as many groups as there are, drawn with replacement, and of each as many of its rounds."""
+    random = np.random.default_rng(SEED)
+    members = [np.flatnonzero(np.array(groups) == group) for group in sorted(set(groups))]
+    for _ in range(RESAMPLES):
+        drawn = random.integers(len(members), size=len(members))
+        yield np.concatenate([random.choice(members[place], size=len(members[place])) for place in drawn])
+
+
 def of_minima(figure: Figure) -> float | None:
     """The effect of the two best rounds: what a machine without neighbours would give. Not for differences of noise."""
     if not figure.bare or figure.effect in ("times", "ratio"):
@@ -88,9 +99,13 @@ def summarise(figure: Figure) -> Summary:
     if not profiled.size or profiled.size != bare.size:
         raise ValueError(f"{figure.name}: {profiled.size} samples beside {bare.size}")
     effect = EFFECTS[figure.effect]
-    drawn = resamples(profiled.size)
+    if figure.groups:
+        effects = [effect.of(profiled[drawn], bare[drawn]) for drawn in resamples_of_groups(figure.groups)]
+    else:
+        drawn = resamples(profiled.size)
+        effects = effect.of(profiled[drawn], bare[drawn])
     tail = (100 - CONFIDENCE_PERCENT) / 2
-    low, high = np.percentile(effect.of(profiled[drawn], bare[drawn]), [tail, 100 - tail])
+    low, high = np.percentile(effects, [tail, 100 - tail])
     return Summary(
         float(effect.of(profiled, bare)),
         float(low),

@@ -20,12 +20,12 @@ def say(text: str) -> None:
     print(f"[bench {time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def rounds(name: str, count: int, seconds: float = math.inf) -> Iterator[int]:
-    """Count from 0, telling now and then how far it is; on a slow machine not to the end, but at least to FEWEST."""
+def rounds(name: str, count: int, seconds: float = math.inf, fewest: int = FEWEST) -> Iterator[int]:
+    """Count from 0, telling now and then how far it is; on a slow machine not to the end, but at least to `fewest`."""
     began = told = time.monotonic()
     for number in range(count):
         now = time.monotonic()
-        if now - began > seconds and number >= FEWEST:
+        if now - began > seconds and number >= fewest:
             say(f"{name}: time is up after {number} of {count} rounds")
             return
         if now - told > TELL_EVERY_S:
