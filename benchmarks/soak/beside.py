@@ -1,7 +1,7 @@
 """Three servers side by side where nothing is broken, one of them with ProfileMate: who gets how far under the same load.
 
-All want the whole machine all the time, so that whoever needs more of it for a step makes fewer steps. The two without
-ProfileMate tell how much of a difference is chance.
+All want the whole machine all the time, so that whoever needs more of it for a step makes fewer steps, and so does whoever
+waits longer for a processor. The two without ProfileMate tell how much of a difference is chance.
 """
 
 from __future__ import annotations
@@ -36,6 +36,18 @@ class Trio:
     steps: dict[str, int]
     answered: dict[str, int]
     cpu_ms_per_step: dict[str, float]
+    waited_ms_per_step: dict[str, float]
+    """The main threads of its processes together, ready to run and without a processor."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one server so far."""
+
+    steps: int
+    answered: int
+    cpu_seconds: float
+    waited_seconds: float
 
 
 def measure(folder: Path, model: Path, number: int, seconds: float = LOAD_SECONDS) -> Trio:
@@ -53,10 +65,23 @@ def measure(folder: Path, model: Path, number: int, seconds: float = LOAD_SECOND
         before, began = {kind: _counts(one) for kind, one in twins.items()}, time.monotonic()
         time.sleep(seconds)
         after, took = {kind: _counts(one) for kind, one in twins.items()}, time.monotonic() - began
-        steps = {kind: after[kind][0] - before[kind][0] for kind in KINDS}
-        answered = {kind: after[kind][1] - before[kind][1] for kind in KINDS}
-        cpu = {kind: 1e3 * (after[kind][2] - before[kind][2]) / max(1, steps[kind]) for kind in KINDS}
-    return Trio(round(took, 1), steps, answered, {kind: round(value, 2) for kind, value in cpu.items()})
+    gone = {kind: _between(before[kind], after[kind]) for kind in KINDS}
+    return Trio(
+        round(took, 1),
+        {kind: one.steps for kind, one in gone.items()},
+        {kind: one.answered for kind, one in gone.items()},
+        {kind: round(1e3 * one.cpu_seconds / max(1, one.steps), 2) for kind, one in gone.items()},
+        {kind: round(1e3 * one.waited_seconds / max(1, one.steps), 2) for kind, one in gone.items()},
+    )
+
+
+def _between(before: Counts, after: Counts) -> Counts:
+    return Counts(
+        after.steps - before.steps,
+        after.answered - before.answered,
+        after.cpu_seconds - before.cpu_seconds,
+        after.waited_seconds - before.waited_seconds,
+    )
 
 
 def measure_all(folder: Path, model: Path, trios: int, tell: Callable[[str], None]) -> list[Trio]:
@@ -65,7 +90,8 @@ def measure_all(folder: Path, model: Path, trios: int, tell: Callable[[str], Non
     for number in range(trios):
         found.append(measure(folder, model, number))
         tell(
-            f"{number + 1} of {trios} trios: engine steps {found[-1].steps}, CPU ms a step {found[-1].cpu_ms_per_step}"
+            f"{number + 1} of {trios} trios: engine steps {found[-1].steps}, CPU ms a step {found[-1].cpu_ms_per_step}, "
+            f"waited for a processor {found[-1].waited_ms_per_step}"
         )
     return found
 
@@ -85,11 +111,11 @@ def _starting(kind: str, model: Path, folder: Path) -> contextlib.AbstractContex
     return twin.starting(command, port, env | {"STEP_ORACLE": str(folder / "steps")}, folder)
 
 
-def _counts(one: Twin) -> tuple[int, int, float]:
-    """Engine steps, answers, and seconds of CPU time of all its processes, so far."""
-    cpu_seconds = 0.0
+def _counts(one: Twin) -> Counts:
+    cpu_seconds = waited_seconds = 0.0
     for pid in one.server.tree():
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
             times = psutil.Process(pid).cpu_times()
             cpu_seconds += times.user + times.system
-    return len(engine_steps.finished(one.steps)), one.outcomes()["answered"], cpu_seconds
+            waited_seconds += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return Counts(len(engine_steps.finished(one.steps)), one.outcomes()["answered"], cpu_seconds, waited_seconds)

@@ -76,18 +76,32 @@ def kills(part: dict[str, Any]) -> list[str]:
     ]
 
 
+TRIO_HEAD = (
+    "| engine steps: with ProfileMate / without / without | CPU time of a step, ms | of a step, waited for a processor, ms |",
+    "| --- | --- | --- |",
+)
+
+
 def beside(part: dict[str, Any]) -> list[str]:
-    """Servers side by side without a fault: steps with ProfileMate for each without, and what of that is chance."""
-    ours, chance, cpu = [], [], []
+    """Servers side by side without a fault, each trio in a line, and what of the differences is chance."""
+    ours, chance, cpu, lines = [], [], [], []
     for trio in part["trios"]:
         (own, bare, again), (own_cpu, bare_cpu, again_cpu) = trio["steps"].values(), trio["cpu_ms_per_step"].values()
         ours.append(2 * own / (bare + again))
-        chance.append(again / bare)
+        chance.append(min(bare, again) / max(bare, again))
         cpu.append(2 * own_cpu / (bare_cpu + again_cpu))
+        cells = (
+            " / ".join(f"{value:{form}}" for value in trio[name].values())
+            for name, form in (("steps", ","), ("cpu_ms_per_step", ".1f"), ("waited_ms_per_step", ".1f"))
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return [
         f"{how(part)}: {len(ours)} times three servers side by side under the same load, and nothing broken. Engine steps with "
-        f"ProfileMate for each without, in the same time: {spread(ours)}; of the two servers without it, for each other: "
-        f"{spread(chance)}. CPU time of a step, with ProfileMate over without: {spread(cpu)}."
+        f"ProfileMate for each without, in the same time: {spread(ours)}; of the slower server without it for each of the "
+        f"faster one: {spread(chance)}. CPU time of a step, with ProfileMate over without: {spread(cpu)}.",
+        "",
+        *TRIO_HEAD,
+        *lines,
     ]
 
 

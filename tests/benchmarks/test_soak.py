@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from soak import beside, places, render, tally
@@ -43,7 +44,9 @@ def test_a_server_holds_while_its_disk_fills_and_a_process_stops(tmp_path: Path,
 @pytest.mark.long
 def test_three_servers_side_by_side_are_counted_in_the_same_time(tmp_path: Path, tiny_model: Path) -> None:
     trio = beside.measure(tmp_path, tiny_model, 1, seconds=5)
-    assert list(trio.steps) == list(trio.answered) == list(trio.cpu_ms_per_step) == list(beside.KINDS)
+    for of_kind in (trio.steps, trio.answered, trio.cpu_ms_per_step, trio.waited_ms_per_step):
+        assert list(of_kind) == list(beside.KINDS)
+    assert min(trio.waited_ms_per_step.values()) > 0
     assert min(trio.steps.values()) > 10 and min(trio.cpu_ms_per_step.values()) > 0.5 and trio.seconds >= 5
     assert [path.parent.name for path in tmp_path.glob("1/*/sessions")] == [beside.OURS]
 
@@ -118,18 +121,20 @@ def test_the_table_has_a_row_for_each_fault_and_the_accounts_sum() -> None:
     assert "100; rows of them at the end: 60;" in text and ": 40." in text and "21 minutes" in text
 
 
+def by_kind(*values: Any) -> dict[str, Any]:
+    return dict(zip(beside.KINDS, values, strict=True))
+
+
 def test_what_profilemate_costs_stands_beside_what_chance_makes() -> None:
-    steps = [(90, 100, 100), (95, 90, 110), (100, 110, 90)]
+    steps = [(90, 100, 100), (95, 90, 110), (1000, 1100, 900)]
     trios = [
-        beside.Trio(
-            60.0, dict(zip(beside.KINDS, counts, strict=True)), {}, dict(zip(beside.KINDS, (11, 10, 10), strict=True))
-        )
-        for counts in steps
+        beside.Trio(60.0, by_kind(*counts), {}, by_kind(11.0, 10.0, 10.0), by_kind(2.0, 3.0, 4.0)) for counts in steps
     ]
     about = {name: value for name, value in PART.items() if name not in ("faults", "ends")}
     text = render.text({"beside": {**about, "trios": [tally.as_json(one) for one in trios]}})
     assert "for each without, in the same time: 0.950 (0.900 to 1.000);" in text
-    assert "for each other: 1.000 (0.818 to 1.222)." in text and "over without: 1.100 (1.100 to 1.100)." in text
+    assert "of the faster one: 0.818 (0.818 to 1.000)." in text and "over without: 1.100 (1.100 to 1.100)." in text
+    assert "| 1,000 / 1,100 / 900 | 11.0 / 10.0 / 10.0 | 2.0 / 3.0 / 4.0 |" in text
 
 
 STEP = """
