@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
 from profilemate.export.atomic import write_asked_for
-from profilemate.figures import BY_NAME, PACKAGES, draw
+from profilemate.figures import BY_NAME, PACKAGES, draw, one_line
 from profilemate.figures.figure import Figure, NoFigure
 from profilemate.figures.picture import KINDS, Look, encoded, fonts_from
 from profilemate.frames.packages import load
@@ -134,7 +134,10 @@ def _plot(session: Session, name: str, target: Path, look: Look) -> dict[str, An
         found: Figure | NoFigure = draw(session, name)
         if isinstance(found, NoFigure):
             return {"name": name, "file": "", "reason": found.reason}
-        content = encoded(found, target.suffix.lower().removeprefix("."), look)
+        try:
+            content = encoded(found, target.suffix.lower().removeprefix("."), look)
+        except Exception as error:  # the renderer's own kinds: of sizes and numbers that no picture can have
+            return {"name": name, "file": "", "reason": f"no picture can be made of its numbers: {one_line(error)}"}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_asked_for(target, content)
     return {"name": name, "file": str(target), "says": found.says, "note": found.note}

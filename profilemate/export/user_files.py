@@ -19,6 +19,7 @@ from profilemate.schema.probe_tables import PROBE_TABLES
 from profilemate.schema.step_table import BASE
 from profilemate.schema.table import Table, fields
 from profilemate.session.order import nearly_sorted
+from profilemate.session.plain_files import open_plain
 from profilemate.session.segments import LONGEST_LINE_BYTES
 from profilemate.session.session import Session
 from profilemate.session.stream import Row
@@ -77,7 +78,7 @@ def is_users_stream(path: Path) -> bool:
 def _columns(path: Path) -> tuple[str, ...]:
     """Columns of a stream; none if it is not one that a probe writes."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_plain(path)
     except OSError:
         return ()
     with os.fdopen(descriptor, "rb") as file:

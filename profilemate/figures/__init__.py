@@ -145,7 +145,12 @@ def draw(session: Session, name: str) -> Figure | NoFigure:
 
 
 def _unexpected(error: Exception) -> str:
-    """One line of what went wrong, for an issue; a figure that fails takes no other with it."""
+    """What went wrong, for an issue; a figure that fails takes no other with it."""
+    return f"drawing it failed, which is a fault of ProfileMate: {one_line(error)}"
+
+
+def one_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
     lines = str(error).strip().splitlines()
     what = lines[0][:200] if lines else ""
-    return f"drawing it failed, which is a fault of ProfileMate: {type(error).__name__}{': ' if what else ''}{what}"
+    return f"{type(error).__name__}{': ' if what else ''}{what}"

@@ -102,7 +102,7 @@ def _binned(session: Session) -> _Binned:
         workers = workers_of(session)
         for one in passes(session, workers):
             count += 1
-            if one.work is not None and one.forward_ns:
+            if one.work is not None and one.forward_ns is not None and one.forward_ns > 0:
                 place = min(grid.count - 1, max(0, (one.time_ns - grid.start_ns) // grid.width_ns))
                 mine = sums.setdefault((one.phase or UNKNOWN, place), _Sums())
                 mine.passes, mine.ns = mine.passes + 1, mine.ns + one.forward_ns

@@ -44,7 +44,8 @@ class Bins:
 
     @property
     def _scale(self) -> tuple[int, str]:
-        return next((size, unit) for least, size, unit in UNITS if self.end_ns >= least * SECOND)
+        longest_ns = max(abs(self.start_ns), abs(self.end_ns))  # rows of a broken session may be before its beginning
+        return next((size, unit) for least, size, unit in UNITS if longest_ns >= least * SECOND)
 
     @property
     def width_text(self) -> str:

@@ -44,7 +44,7 @@ def throughput(session: Session) -> Drawn:
     counted = counted.filter(pl.col("kind").is_in([kind for kind, tokens in total.items() if tokens]))
     among = present(COLOURS, list({*counted["kind"]}))
     every_bin = pl.DataFrame({"bin": range(grid.count)}).join(
-        pl.DataFrame({"kind": [kind.label for kind in among]}), how="cross"
+        pl.DataFrame({"kind": [kind.label for kind in among]}, schema={"kind": pl.String}), how="cross"
     )
     rates = (
         every_bin.join(counted.select("bin", "kind", "tokens"), on=["bin", "kind"], how="left")

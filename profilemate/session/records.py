@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from profilemate.session.plain_files import NotPlainError, open_plain
 
 LARGEST_JSON_BYTES = 16 << 20
 MOST_JSON_PARTS = 500_000
@@ -94,12 +95,12 @@ class ProcessInfo:
 
 def read_plain(path: Path, most: int = LARGEST_JSON_BYTES) -> bytes:
     """A plain file's content, never through a link and never waiting for a pipe. Raises OSError, ValueError if it is larger."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = open_plain(path)
+    except NotPlainError:
+        raise ValueError("not a plain file") from None
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("not a plain file")
-        if found.st_size > most:
+        if os.fstat(descriptor).st_size > most:
             raise ValueError(f"larger than {most >> 20} MiB")
         return file.read(most)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from profilemate.session.faults import Faults
+from profilemate.session.plain_files import NotPlainError, open_plain
 from profilemate.session.records import printable
 
 BLOCK_BYTES = 1 << 18
@@ -62,15 +62,14 @@ def _inode(segment: OpenSegment) -> int:
 def _open(path: Path, faults: Faults) -> OpenSegment | None:
     name = f"{printable(path.parent.name)}/{path.name}"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_plain(path)
     except FileNotFoundError:
+        return None
+    except NotPlainError:
+        faults.note(name, "not a plain file, left out")
         return None
     except OSError as error:
         faults.note(name, f"cannot be read: {error.strerror}")
-        return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        faults.note(name, "not a plain file, left out")
         return None
     return OpenSegment(name, os.fdopen(descriptor, "rb"))
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from profilemate.session.plain_files import open_plain
 from profilemate.session.records import json_object, read_json
 
 HEAD_BYTES = 16 << 10
@@ -68,8 +69,3 @@ def last_time_ns(path: str | Path) -> int | None:
         if cell.isascii() and cell.isdecimal() and len(cell) < LONGEST_TIME:
             return int(cell)
     return None
-
-
-def open_plain(path: str | Path) -> int:
-    """A descriptor for reading, never through a link and never waiting for a pipe. Raises OSError."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

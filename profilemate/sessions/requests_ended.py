@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from profilemate.sessions.head import open_plain
+from profilemate.session.plain_files import open_plain
 
 FRONT_END, SCHEDULER, GAPS = "request_ends", "engine_requests", "gaps.csv"
 MOST_BYTES = 4 << 20
