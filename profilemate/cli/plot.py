@@ -23,6 +23,7 @@ from profilemate.figures.picture import KINDS, Look, encoded, fonts_from
 from profilemate.frames.packages import load
 from profilemate.session.errors import SessionError
 from profilemate.session.find import LATEST, find_session
+from profilemate.session.records import printable
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -123,9 +124,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(told: Sequence[dict[str, Any]]) -> None:
     for one in told:
         if one["file"]:
-            sys.stdout.write(f"{one['file']}: {one['says']}\n" + (f"  {one['note']}\n" if one["note"] else ""))
+            sys.stdout.write(printable(f"{one['file']}: {one['says']}") + "\n")
+            if one["note"]:
+                sys.stdout.write(printable(f"  {one['note']}") + "\n")
         else:
-            sys.stderr.write(f"profilemate: no {one['name']}: {one['reason']}\n")
+            sys.stderr.write(printable(f"profilemate: no {one['name']}: {one['reason']}") + "\n")
 
 
 def _plot(session: Session, name: str, target: Path, look: Look) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from profilemate.figures.columns import least, most
 from profilemate.figures.passes import FULL, PIECEWISE, captured, counted
 from profilemate.figures.source import Drawn, notes, nothing
 from profilemate.figures.style import kinds
+from profilemate.figures.thin import MOST_POINTS
 from profilemate.schema.names import ASKED_SIZES
 from profilemate.session.views import engine_config, graph_workers
 from profilemate.trackers.cuda_graphs import events
@@ -59,9 +60,9 @@ def graph_ladder(session: Session) -> Drawn:
         ran = sorted(size for name, size in replays if name == mode)
         rungs += [_Rung(f"replayed {mode}", size, REPLAYED, replays[mode, size]) for size in ran]
     says = _says(asked, effective, kept, replays)
-    return Drawn(
-        style.chart_of(_chart(rungs), says, height=26 * len({rung.row for rung in rungs}) + 10), says, _note(session)
-    )
+    together = -(-len(rungs) // MOST_POINTS)
+    chart = style.chart_of(_chart(rungs[::together]), says, height=26 * len({rung.row for rung in rungs}) + 10)
+    return Drawn(chart, says, _note(session, f"Of each {together} sizes one is drawn." if together > 1 else ""))
 
 
 def _configured(session: Session) -> tuple[list[int], list[int]]:
@@ -117,7 +118,7 @@ def _says(
     )
 
 
-def _note(session: Session) -> str:
+def _note(session: Session, thinned: str) -> str:
     is_told = any(ASKED_SIZES in process.engine_config for process in session.processes)
     told = "" if is_told else "What the command line asked for is not recorded apart from vLLM's configuration."
-    return notes("A larger circle stands for more forward passes.", told)
+    return notes("A larger circle stands for more forward passes.", thinned, told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,16 @@ def specification(figure: Figure, look: Look) -> dict[str, Any]:
     if not look.transparent:
         spec["config"]["background"] = style.PALETTE["paper"][style.THEMES.index(look.theme)]
     spec["padding"] = 12
-    return spec
+    return dict(drawable(spec))
+
+
+def drawable(part: Any) -> Any:
+    """A specification whose texts have no control characters: the renderer's SVG is XML, and one of them ends the process."""
+    if isinstance(part, str):
+        return part if part.isprintable() else "".join(c if c.isprintable() or c == "\n" else "?" for c in part)
+    if isinstance(part, Mapping):
+        return {drawable(key): drawable(value) for key, value in part.items()}
+    return [drawable(value) for value in part] if isinstance(part, (list, tuple)) else part
 
 
 def _png(spec: dict[str, Any], figure: Figure, look: Look) -> bytes:

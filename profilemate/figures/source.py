@@ -13,9 +13,8 @@ from profilemate.figures.kept import kept
 from profilemate.figures.words import listed
 from profilemate.frames.scan import scan
 from profilemate.schema import pass_table, step_table
-from profilemate.schema.probe_tables import GAPS
 from profilemate.schema.table import Table
-from profilemate.session.health import MISFIT_STATES, SIZE_CAP, read_health
+from profilemate.session.health import MISFIT_STATES, SIZE_CAP, Health, read_health
 from profilemate.session.records import ProcessInfo
 from profilemate.session.views import EngineSpan, engine_spans, graph_workers
 from profilemate.trackers import BY_NAME, NAMES
@@ -68,7 +67,7 @@ def nothing(session: Session, happened: str, *tables: Table) -> Missing:
 def _not_in_place(session: Session, *tables: Table) -> list[str]:
     """Hooks of the trackers of these tables that went in nowhere, though they should, or were switched off."""
     trackers = {tracker for tracker in NAMES for table in tables if table in tables_of(tracker)}
-    hooks = read_health(session).in_state(*MISFIT_STATES, "switched_off")
+    hooks = health_of(session).in_state(*MISFIT_STATES, "switched_off")
     names = [hook.name for hook in hooks if hook.tracker in trackers]
     return [*names[:NAMED], f"{len(names) - NAMED} more"] if len(names) > NAMED else names
 
@@ -109,21 +108,28 @@ def engine_rows(session: Session, table: Table) -> pl.LazyFrame:
 
 
 def _numbered(session: Session, *tables: Table) -> pl.LazyFrame:
-    numbers: dict[str, dict[int, int]] = {}
-    for span in engines_of(session, tables[0]):
-        numbers.setdefault(span.process.name, {})[span.local_engine] = span.engine
-    frames = [
-        _scan(session, process, *tables)
-        .filter(pl.col("engine").is_in(list(numbers[process.name])))
-        .with_columns(
-            (pl.col("time_ns") + process.offset_ns).alias("at_ns"),
-            pl.col("engine").replace_strict(numbers[process.name], return_dtype=pl.Int64),
-            pl.lit(process.offset_ns).alias("offset_ns"),
-        )
-        for process in session.processes
-        if process.name in numbers
-    ]
-    return pl.concat(frames) if frames else _empty(*tables)
+    spans = engines_of(session, tables[0])
+    if not spans:
+        return _empty(*tables)
+    numbers: dict[str, list[Any]] = {
+        "process": [span.process.name for span in spans],
+        "engine": [span.local_engine for span in spans],
+        "number": [span.engine for span in spans],
+        "offset_ns": [span.process.offset_ns for span in spans],
+    }
+    processes = {span.process.name: span.process for span in spans}
+    return (
+        _scan(session, [*processes.values()], *tables)
+        .join(_lazy(numbers), on=["process", "engine"], maintain_order="left")
+        .drop("engine")
+        .rename({"number": "engine"})
+        .with_columns((pl.col("time_ns") + pl.col("offset_ns")).alias("at_ns"))
+    )
+
+
+def _lazy(columns: dict[str, list[Any]]) -> pl.LazyFrame:
+    """Names are text, all else integers."""
+    return pl.LazyFrame(columns, schema={name: pl.String if name == "process" else pl.Int64 for name in columns})
 
 
 def worker_rows(session: Session, table: Table, only: str = "") -> pl.LazyFrame:
@@ -140,19 +146,21 @@ def worker_rows(session: Session, table: Table, only: str = "") -> pl.LazyFrame:
 
 
 def _of_workers(session: Session, *tables: Table) -> pl.LazyFrame:
-    frames = [
-        _scan(session, worker.process, *tables).with_columns(
-            _session_time(worker.process, *tables).alias("at_ns"),
-            pl.lit(worker.engine, pl.Int64).alias("engine"),
-            pl.lit(worker.process.name).alias("worker"),
-        )
-        for worker in graph_workers(session)
-    ]
-    return pl.concat(frames) if frames else _empty(*tables).with_columns(pl.lit("").alias("worker"))
-
-
-def _session_time(process: ProcessInfo, *tables: Table) -> pl.Expr:
-    return pl.col("time_ns") + process.offset_ns if "time_ns" in tables[0].columns else pl.lit(None, pl.Int64)
+    workers = graph_workers(session)
+    if not workers:
+        return _empty(*tables).with_columns(pl.lit("").alias("worker"))
+    numbers: dict[str, list[Any]] = {
+        "process": [worker.process.name for worker in workers],
+        "engine": [worker.engine for worker in workers],
+        "offset_ns": [worker.process.offset_ns for worker in workers],
+    }
+    at = pl.col("time_ns") + pl.col("offset_ns") if "time_ns" in tables[0].columns else pl.lit(None, pl.Int64)
+    return (
+        _scan(session, [worker.process for worker in workers], *tables)
+        .drop("engine", strict=False)
+        .join(_lazy(numbers), on="process", maintain_order="left")
+        .with_columns(at.alias("at_ns"), pl.col("process").alias("worker"))
+    )
 
 
 SHARED: dict[str, tuple[Table, ...]] = {
@@ -163,9 +171,13 @@ SHARED: dict[str, tuple[Table, ...]] = {
 READ = {step_table.BASE.name: STEP_COLUMNS, pass_table.BASE.name: PASS_COLUMNS}
 
 
-def _scan(session: Session, process: ProcessInfo, *tables: Table) -> pl.LazyFrame:
-    """Rows of one process, with `process`, its name; of a shared file the columns that figures read."""
-    rows = scan(session, [process], tables, dict)
+def _scan(session: Session, processes: list[ProcessInfo], *tables: Table) -> pl.LazyFrame:
+    """Rows of processes, with `process`, the name of each; of a shared file the columns that figures read.
+
+    One scan: to put one for each of some thousand processes together took polars minutes (`thousands_of_processes` of
+    `make fuzz`).
+    """
+    rows = scan(session, processes, tables, dict)
     return rows.select("process", *READ[tables[0].name]) if tables[0].name in READ else rows
 
 
@@ -177,26 +189,30 @@ def _empty(*tables: Table) -> pl.LazyFrame:
     )
 
 
+_health: WeakKeyDictionary[Any, Health] = WeakKeyDictionary()
+
+
+def health_of(session: Session) -> Health:
+    """Read once for all figures."""
+    if session not in _health:
+        _health[session] = read_health(session)
+    return _health[session]
+
+
 def lost_rows(session: Session, *tables: Table) -> int:
     """Rows of these tables that never reached the disk or were removed again, whatever the reason."""
     names = {table.name for table in tables}
-    return sum(
-        rows or 0
-        for process in session.processes
-        for table, rows in session.rows(process, GAPS, "table", "rows")
-        if table in names
-    )
+    return sum(lost.rows for lost in health_of(session).lost if lost.table in names)
 
 
 def lost_note(session: Session, *tables: Table) -> str:
     """What is not in a figure that is drawn from rows; empty where all rows are there."""
     capped = other = 0
     names = {table.name for table in tables}
-    for process in session.processes:
-        for table, rows, reason in session.rows(process, GAPS, "table", "rows", "reason"):
-            if table in names:
-                capped += (rows or 0) if reason == SIZE_CAP else 0
-                other += 0 if reason == SIZE_CAP else (rows or 0)
+    for lost in health_of(session).lost:
+        if lost.table in names:
+            capped += lost.rows if lost.reason == SIZE_CAP else 0
+            other += 0 if lost.reason == SIZE_CAP else lost.rows
     sentences = []
     if capped:
         sentences.append(f"The oldest {capped:,} rows were removed as the session reached its size cap.")

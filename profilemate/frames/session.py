@@ -29,6 +29,8 @@ from profilemate.session.views import EngineSpan, engine_config
 if TYPE_CHECKING:
     import polars as pl
 
+    from profilemate.session.records import ProcessInfo
+
 
 def open_session(path: str | os.PathLike[str] = "latest") -> Session:
     """Open a session folder, a folder of sessions (its latest one), or `latest`. Raises SessionError."""
@@ -90,8 +92,15 @@ class Session(StreamSession):
             return self._readme_tables.scan(f"{name}.csv")
         raise SessionError(f"there is no table {name!r}; there are {', '.join(self.names)}")
 
+    def scan_process(self, process: ProcessInfo, name: str) -> pl.LazyFrame:
+        """Rows of a stream of one process, as `scan` has them; no file of another is read. Raises SessionError as it does."""
+        load("polars")
+        if name not in self.streams:
+            raise SessionError(f"there is no stream {name!r}; there are {', '.join(self.streams)}")
+        return scan(self, [process], self.streams[name], self._engine_numbers)
+
     def table(self, name: str) -> pl.DataFrame:
-        """The same, read at once."""
+        """What `scan` gives, read at once."""
         return self.scan(name).collect(engine="streaming")
 
     def pandas(self, name: str) -> Any:

@@ -107,11 +107,9 @@ def read_observed(session: Session) -> tuple[list[Observed], int]:
         block = newest_totals(session, worker.process)
         if block is not None:
             last[worker.process.name] = max(last.get(worker.process.name, 0), block.through_forward)
-    found: list[Observed] = []
-    for row in ends.iter_rows(named=True):
-        width = row["last"] - row["first"] + 1
-        place = ((polars.col("forward") - row["first"]) * BLOCKS // width).alias("block")
-        found += _counted(rows.filter(polars.col("process") == row["process"]).with_columns(place))
+    width = polars.col("last") - polars.col("first") + 1
+    place = ((polars.col("forward") - polars.col("first")) * BLOCKS // width).alias("block")
+    found = _counted(rows.join(ends.lazy(), on="process").with_columns(place))
     return found, sum(last.values()) - sum(one.passes for one in found)
 
 

@@ -24,9 +24,7 @@ LONGEST_SHARE = 0.99
 def engine_steps(session: Session, span: EngineSpan, *columns: str) -> pl.DataFrame:
     """Columns of one engine's rows of engine_steps in order of time. Raises SessionError where polars is missing."""
     polars = load("polars")
-    rows = session.scan("engine_steps").filter(
-        (polars.col("process") == span.process.name) & (polars.col("engine") == span.local_engine)
-    )
+    rows = session.scan_process(span.process, "engine_steps").filter(polars.col("engine") == span.local_engine)
     return rows.select("time_ns", *columns).collect(engine="streaming").sort("time_ns", maintain_order=True)
 
 

@@ -101,6 +101,10 @@ def _hook_problems(health: dict[str, Any]) -> Grid:
     return Grid("Hooks that did not do their work", (Column("Hook"), Column("What"), Column("Reason")), rows)
 
 
+def _share(seconds: Any, run_seconds: Any) -> str:
+    return significant(100 * seconds / run_seconds, 2) if is_number(run_seconds) and run_seconds else ""
+
+
 def _costliest(source: Source) -> Grid:
     rows = [
         (table_of(cost), table_of(hook))
@@ -116,7 +120,7 @@ def _costliest(source: Source) -> Grid:
             _count(hook.get("calls")),
             _count(hook.get("timed_calls")),
             significant(1e3 * hook["seconds"]),
-            significant(100 * hook["seconds"] / cost["run_seconds"], 2) if cost.get("run_seconds") else "",
+            _share(hook["seconds"], cost.get("run_seconds")),
         )
         for cost, hook in rows[:COSTLIEST_HOOKS]
     )
