@@ -59,6 +59,10 @@ def graph_ladder(session: Session) -> Drawn:
         rungs += [_Rung(f"captured {mode}", size, "captured" if (mode, size) in replays else NEVER) for size in sizes]
         ran = sorted(size for name, size in replays if name == mode)
         rungs += [_Rung(f"replayed {mode}", size, REPLAYED, replays[mode, size]) for size in ran]
+    if not rungs:
+        raise nothing(
+            session, "no CUDA graph of a mode that vLLM has was configured, captured or replayed", events.PASSES
+        )
     says = _says(asked, effective, kept, replays)
     together = -(-len(rungs) // MOST_POINTS)
     chart = style.chart_of(_chart(rungs[::together]), says, height=26 * len({rung.row for rung in rungs}) + 10)

@@ -1,6 +1,6 @@
 """Run commands over sessions of tests/support/hostile_sessions.py with little memory, one line of JSON for each.
 
-    PYTHONPATH=tests/support:. python tests/hostile/run_cases.py [--slow] CASE...
+    PYTHONPATH=tests/support:. python tests/hostile/run_cases.py CASE...
 
 A process of its own: what eats its memory ends it, and the last line names the case before.
 """
@@ -33,10 +33,10 @@ def world_of(name: str, directory: Path) -> Path:
     return session
 
 
-def faults_of(name: str, chosen: tuple[commands.Command, ...]) -> list[str]:
+def faults_of(name: str) -> list[str]:
     """What is wrong with the commands on one case."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return commands.faults_on(world_of(name, Path(folder)), chosen)
+        return commands.faults_on(world_of(name, Path(folder)))
 
 
 def limit_memory() -> None:
@@ -48,18 +48,16 @@ def limit_memory() -> None:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--slow", action="store_true", help="report and every figure, too")
     parser.add_argument("cases", nargs="*", default=list(MAKERS))
     options = parser.parse_args()
-    chosen = commands.EVERY if options.slow else (*commands.QUICK, *commands.SLOWER[::2], *commands.LAST)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in").mkdir()
-        commands.faults_on(golden.copy("server", Path(folder) / "in", NAME), chosen)
+        commands.faults_on(golden.copy("server", Path(folder) / "in", NAME))
     limit_memory()
     for name in options.cases:
         began = time.process_time()
         print(json.dumps({"begins": name}), flush=True)
-        found = faults_of(name, chosen)
+        found = faults_of(name)
         print(
             json.dumps({"case": name, "faults": found, "cpu_seconds": round(time.process_time() - began, 2)}),
             flush=True,

@@ -1,7 +1,7 @@
 """Every command over every session of the corpus, in a process that has a gigabyte more than it needs to begin with.
 
-The corpus are the makers of tests/support/hostile_sessions.py. `make fuzz` runs all of them with `report` and every figure
-besides; here a part of them, each kind at least once.
+The corpus are the makers of tests/support/hostile_sessions.py. `make fuzz` runs all of them; here a part of them, each kind at
+least once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ QUICK = (
     "deep_settings", "wrong_types", "huge_configuration", "large_configuration_of_everything", "stored_metadata_of_other_types",
     "stored_names_that_lead_out", "stored_metadata_is_a_pipe", "streams_fifo", "streams_endless", "streams_binary",
     "streams_line", "streams_with_quotes", "every_number_is_the_largest", "other_tables",
-    "exports_are_links", "exports_are_folders",
+    "exports_are_links", "exports_are_folders", "streams_folder", "many_sizes", "every_number_is_nothing",
+    "every_number_is_the_least", "every_number_of_everything_is_below_nothing",
 )  # fmt: skip
 CASES = tuple(MAKERS) if ALL else QUICK
 DYING = """
 import json, os, sys
-for name in [word for word in sys.argv[1:] if word != "--slow"]:
+for name in sys.argv[1:]:
     print(json.dumps({"begins": name}), flush=True)
     if name == "deadly":
         sys.stderr.write("out of memory")
@@ -66,10 +67,9 @@ class Cases:
             self.process.communicate()
 
     def _start(self) -> subprocess.Popen[str]:
-        slow = ["--slow"] if ALL else []
         with self.errors.open("w") as errors:
             return subprocess.Popen(
-                [sys.executable, str(SCRIPT), *slow, *self.left],
+                [sys.executable, str(SCRIPT), *self.left],
                 env=ENVIRONMENT,
                 stdout=subprocess.PIPE,
                 stderr=errors,

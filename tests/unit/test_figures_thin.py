@@ -40,6 +40,13 @@ def test_bins_cover_the_span_with_few_bins_of_a_round_width(one: int, other: int
     assert grid.count > MOST_BARS / 4 or last - first < MOST_BARS
 
 
+@given(st.integers(-(10**15), 10**15), st.integers(0, 10**15))
+def test_bins_before_the_session_began_have_a_unit_too(first: int, span: int) -> None:
+    """Rows of a broken session; `make fuzz` met them."""
+    grid = bins(first, first + span)
+    assert grid.unit in ("s", "min", "h") and grid.moment(first).endswith(grid.unit)
+
+
 INTERVALS = st.lists(
     st.tuples(st.integers(0, 2_000), st.integers(0, 700), st.sampled_from("ab")), min_size=1, max_size=30
 )

@@ -17,6 +17,7 @@ from profilemate.frames import blocks, scan
 from profilemate.frames.session import Session, open_session
 from profilemate.schema.table import Field, Table
 from profilemate.session import cell_values, segments, stream
+from profilemate.session.errors import SessionError
 from profilemate.session.session import Session as StreamSession
 from profilemate.trackers.cuda_graphs import events as graphs
 from profilemate.trackers.encoder_decoder import events as encoder
@@ -356,3 +357,15 @@ def test_all_streams_of_a_small_server(session: SessionBuilder) -> None:
             columns = tables[0].columns
             assert opened.table(name).select(columns).rows() == by_stream(session, tables[0], columns)[0], name
     assert not opened.faults.list()
+
+
+def test_one_process_alone_has_the_rows_that_it_has_among_all(session: SessionBuilder) -> None:
+    for index, seconds in enumerate((1, 2)):
+        session.process("EngineCore", engine_index=index).rows(kv.STEPS, step(1, seconds, 5), step(2, seconds + 1, 6))
+    opened = open_session(session.path)
+    whole = opened.table("engine_steps")
+    for process in opened.processes:
+        alone = opened.scan_process(process, "engine_steps").collect()
+        assert alone.height == 2 and alone.equals(whole.filter(pl.col("process") == process.name))
+    with pytest.raises(SessionError, match="there is no stream 'hooks'"):
+        opened.scan_process(opened.processes[0], "hooks")
