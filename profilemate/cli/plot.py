@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from profilemate.cli.locate import configured_directory
 from profilemate.cli.progress import Progress
 from profilemate.export.atomic import write_asked_for
-from profilemate.figures import BY_NAME, PACKAGES, draw, one_line
+from profilemate.figures import BY_NAME, PACKAGES, draw, one_line, unexpected
 from profilemate.figures.figure import Figure, NoFigure
 from profilemate.figures.picture import KINDS, Look, encoded, fonts_from
 from profilemate.frames.packages import load
@@ -139,8 +139,10 @@ def _plot(session: Session, name: str, target: Path, look: Look) -> dict[str, An
             return {"name": name, "file": "", "reason": found.reason}
         try:
             content = encoded(found, target.suffix.lower().removeprefix("."), look)
-        except Exception as error:  # the renderer's own kinds: of sizes and numbers that no picture can have
+        except ValueError as error:  # the renderer's: a size or a number that no picture can have
             return {"name": name, "file": "", "reason": f"no picture can be made of its numbers: {one_line(error)}"}
+        except Exception as error:
+            return {"name": name, "file": "", "reason": unexpected(error)}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_asked_for(target, content)
     return {"name": name, "file": str(target), "says": found.says, "note": found.note}

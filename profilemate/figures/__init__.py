@@ -140,11 +140,11 @@ def draw(session: Session, name: str) -> Figure | NoFigure:
     except SessionError as error:
         return NoFigure(name, entry.title, f"it cannot be drawn: {error}")
     except Exception as error:
-        return NoFigure(name, entry.title, _unexpected(error))
+        return NoFigure(name, entry.title, unexpected(error))
     return Figure(name, entry.title, drawn.says, drawn.chart, drawn.note)
 
 
-def _unexpected(error: Exception) -> str:
+def unexpected(error: Exception) -> str:
     """What went wrong, for an issue; a figure that fails takes no other with it."""
     return f"drawing it failed, which is a fault of ProfileMate: {one_line(error)}"
 

@@ -8,9 +8,9 @@ import altair as alt
 import polars as pl
 
 from profilemate.figures import style
-from profilemate.figures.source import Drawn, Missing, notes
+from profilemate.figures.source import Drawn, Missing, health_of, notes
 from profilemate.figures.style import kinds, present
-from profilemate.session.health import Health, ProcessHook, read_health
+from profilemate.session.health import Health, ProcessHook
 
 if TYPE_CHECKING:
     from profilemate.frames.session import Session
@@ -52,7 +52,7 @@ def state_of(hook: ProcessHook) -> str:
 
 def hook_health(session: Session) -> Drawn:
     """Hooks (rows) by process (columns). What has trouble comes first, the others by tracker."""
-    health = read_health(session)
+    health = health_of(session)
     hooks = [hook for hook in health.by_process if hook.state not in LEFT_OUT and hook.state]
     if not hooks:
         raise Missing("no process says which hooks it has")

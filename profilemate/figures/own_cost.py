@@ -9,10 +9,9 @@ import polars as pl
 
 from profilemate.figures import style
 from profilemate.figures.columns import most
-from profilemate.figures.source import Drawn, Missing, notes
+from profilemate.figures.source import Drawn, Missing, health_of, notes
 from profilemate.figures.style import kinds, present
 from profilemate.figures.words import amount, duration, share
-from profilemate.session.health import read_health
 from profilemate.session.own_cost import HookCost, ProcessCost, read_own_cost
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ ESTIMATE = "Calls are counted; their time is that of a sample, times the calls."
 
 
 def _costs(session: Session) -> tuple[ProcessCost, ...]:
-    costs = read_own_cost(session, read_health(session))
+    costs = read_own_cost(session, health_of(session))
     if not costs:
         raise Missing("no process told how often its hooks were called")
     return costs
