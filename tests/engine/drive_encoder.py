@@ -3,7 +3,8 @@
     drive_encoder.py BASE OUT.json whisper|qwen2_audio...
 
 Oracles: vLLM's own `scheduled_encoder_input_stats` of every step, seen on the scheduler *instance*; what the model's
-`embed_multimodal` returned, seen on the model instance; the time of each `execute_model` call of the runner instance.
+`embed_multimodal` returned, seen on the model instance; when each `execute_model` call of the runner instance began and
+ended, and in it each call of the model's `embed_multimodal` and `forward`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +50,22 @@ def rounds(kind: str) -> list[list[Any]]:
     return asked if kind == "whisper" else [*asked, [prompt(kind, audio(5, 1.5), audio(6, 2.5))]]
 
 
+def clocked(call: Callable[..., Any], spans: list[list[int]]) -> Callable[..., Any]:
+    """The call, with its begin and end in nanoseconds appended to `spans`."""
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        began = time.monotonic_ns()
+        result = call(*arguments, **options)
+        spans.append([began, time.monotonic_ns()])
+        return result
+
+    return run
+
+
 def watch(llm: Any, oracle: Oracle) -> None:
     """Put the oracles on the instances, past any hook on classes."""
     scheduler, runner = in_process.scheduler_of(llm), in_process.runner_of(llm)
-    update, execute, embed = scheduler.update_from_output, runner.execute_model, runner.model.embed_multimodal
+    update, embed = scheduler.update_from_output, runner.model.embed_multimodal
 
     def note_step(scheduled: Any, output: Any) -> Any:
         stats = scheduled.scheduled_encoder_input_stats
@@ -61,20 +75,15 @@ def watch(llm: Any, oracle: Oracle) -> None:
         oracle["tokens"].append(scheduled.total_num_scheduled_tokens)
         return update(scheduled, output)
 
-    def note_time(*arguments: Any, **options: Any) -> Any:
-        began = time.monotonic_ns()
-        result = execute(*arguments, **options)
-        oracle["executed"].append([began, time.monotonic_ns()])
-        return result
-
     def note_outputs(**inputs: Any) -> Any:
         outputs = embed(**inputs)
         oracle["embedded"].append([len(output) for output in outputs])
         return outputs
 
     scheduler.update_from_output = note_step
-    runner.execute_model = note_time
-    runner.model.embed_multimodal = note_outputs
+    runner.model.embed_multimodal = clocked(note_outputs, oracle["encoder_calls"])
+    runner.model.forward = clocked(runner.model.forward, oracle["decoder_calls"])
+    runner.execute_model = clocked(runner.execute_model, oracle["executed"])
 
 
 def run(kind: str, folder: Path, oracle: Oracle) -> None:
@@ -96,7 +105,8 @@ def run(kind: str, folder: Path, oracle: Oracle) -> None:
 def main() -> None:
     """Build the models, run the rounds, write the oracles of all together."""
     base, out = Path(sys.argv[1]), Path(sys.argv[2])
-    oracle: Oracle = {"encoded": [], "tokens": [], "executed": [], "embedded": []}
+    parts = ("encoded", "tokens", "executed", "embedded", "encoder_calls", "decoder_calls")
+    oracle: Oracle = {part: [] for part in parts}
     for kind in sys.argv[3:]:
         run(kind, small_models.KINDS[kind](base, out.parent / kind), oracle)
     out.write_text(json.dumps(oracle))

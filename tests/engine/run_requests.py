@@ -1,5 +1,7 @@
 """Run an engine in this process, request by request under ids of our own, and write down what came of each.
 
+Each moment is told as the beginning and the end of the engine's call that it must lie in.
+
 run_requests.py OUT.json --model FOLDER
 """
 
@@ -39,15 +41,18 @@ def main() -> None:
             **more,
         )
         prompt = {"prompt_token_ids": [20 + (n * 37 + prompt_tokens) % 3000 for n in range(prompt_tokens)]}
-        seen[name] = {"prompt_tokens": prompt_tokens, "added_ns": time.monotonic_ns(), "copies": {}}
+        began_ns = time.monotonic_ns()
         engine.add_request(name, prompt, params)
+        seen[name] = {"prompt_tokens": prompt_tokens, "added_ns": [began_ns, time.monotonic_ns()], "copies": {}}
 
     def step() -> None:
-        for output in engine.step():
-            now = time.monotonic_ns()
+        began_ns = time.monotonic_ns()
+        outputs = engine.step()
+        span_ns = [began_ns, time.monotonic_ns()]
+        for output in outputs:
             for copy in output.outputs:
-                known = seen[output.request_id]["copies"].setdefault(str(copy.index), {"first_ns": now})
-                known.update(tokens=len(copy.token_ids), reason=copy.finish_reason, last_ns=now)
+                known = seen[output.request_id]["copies"].setdefault(str(copy.index), {"first_ns": span_ns})
+                known.update(tokens=len(copy.token_ids), reason=copy.finish_reason, last_ns=span_ns)
 
     add(f"{PLANTED}-early", 30, 8)
     engine.abort_request([f"{PLANTED}-early"])
