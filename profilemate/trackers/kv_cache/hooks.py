@@ -7,6 +7,7 @@ vLLM's own collector counts every block that is handed out again.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from time import monotonic_ns
 from typing import Any
@@ -44,6 +45,8 @@ EVICTIONS = THIS.writer.stream(events.EVICTIONS)
 OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
 CELLS = 4
 """Of one noted eviction: when, block id, when it was allocated, when it was last used."""
+
+IS_NULL = operator.attrgetter("is_null")
 
 STEP.write_with(EVICTIONS, USAGE)
 
@@ -97,9 +100,10 @@ def blocks_allocated(blocks: list[Any], pool: Any) -> None:
     if _dropped:
         if len(_dropped) > len(blocks):
             settle_earlier(blocks)
+        evictions = state.evictions
         for block in _dropped:
             block_id = block.block_id
-            state.evictions += (now, block_id, births[block_id], accesses[block_id])
+            evictions += (now, block_id, births[block_id], accesses[block_id])
         state.cached_free -= len(_dropped)
         _dropped.clear()
     for block in blocks:
@@ -212,29 +216,20 @@ def blocks_freed(free_before: int, result: Any, pool: Any, blocks: list[Any]) ->
     returned = free_after - free_before
     if len(_pools) > 1:
         blocks = [block for block in blocks if getattr(block, "pool", None) in (None, pool)]
-    real = cached = idle = 0
-    for block in blocks:
-        if not block.is_null:
-            real += 1
-            if block.ref_cnt == 0:
-                idle += 1
-                if block.block_hash is not None:
-                    cached += 1
-    state.released += real
+    state.released += len(blocks) - sum(map(IS_NULL, blocks))
     if not returned:
         return
-    if idle != returned:
-        cached = distinct_cached(blocks)
     state.freed += returned
     if pool.enable_caching:
-        state.cached_free += cached
+        free = blocks if returned == len(blocks) else free_ones(blocks, returned)
+        state.cached_free += len(free) - [*map(state.hash_of, free)].count(None)
     count_operation(state, state.total - free_after, monotonic_ns())
 
 
-def distinct_cached(blocks: list[Any]) -> int:
-    """Cached blocks among those returned, where a block comes twice in one call."""
-    ours = {block.block_id: block for block in blocks if not block.is_null and block.ref_cnt == 0}
-    return sum(1 for block in ours.values() if block.block_hash is not None)
+def free_ones(blocks: list[Any], returned: int) -> list[Any]:
+    """Those of the blocks that went back, each once: one may come twice in one call."""
+    free = [block for block in blocks if block.ref_cnt == 0 and not block.is_null]
+    return free if len(free) == returned else [*{block.block_id: block for block in free}.values()]
 
 
 def invalidation_begins(pool: Any) -> PoolState:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from profilemate.probe.engine_step import Engine
@@ -41,6 +43,7 @@ class PoolState:
         self.scheduled_tokens = self.prompt_tokens = self.step = self.peak_time_ns = 0
         self.peak_reported = 0
         self.seldom = ""
+        self.hash_of = hash_getter(pool)
         self.cached_free = count_cached_free(pool)
         self.step_peak = self.peak = self.total - pool.get_num_free_blocks()
 
@@ -73,6 +76,12 @@ class PoolState:
             self.preempted_hit_tokens, self.prompt_tokens,
         )  # fmt: skip
         return self.seldom
+
+
+def hash_getter(pool: Any) -> Callable[[Any], Any]:
+    """What tells the hash of a block, or None: a property in Python, which is asked for the attribute behind it."""
+    block = next(iter(getattr(pool, "blocks", ())), None)
+    return operator.attrgetter("_block_hash" if hasattr(block, "_block_hash") else "block_hash")
 
 
 def count_cached_free(pool: Any) -> int:
