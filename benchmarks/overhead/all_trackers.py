@@ -13,8 +13,8 @@ from overhead.samples import Benchmark, Figure, Measurement, Target
 from overhead.scheduler_step import PREFILL, SIZES, added, check_rows, drive_variants, microseconds, share_of_a_step
 
 SWITCH = {"PROFILEMATE_TRACKERS": "all"}
-KNOWN_MISS_PERCENT = 60.0
-KNOWN_MISS_RATIO = 0.85
+HELD_AT_PERCENT = 60.0
+HELD_AT_RATIO = 0.85
 """Where CI holds them: every eviction, look-up and block of a prompt is a row, and six trackers look at every step."""
 
 VARIANTS = ("bare", "ProfileMate", "bare again")
@@ -33,7 +33,7 @@ def measure_scheduler(size: str) -> Measurement:
     bare, ours = runs["bare"], runs["ProfileMate"]
     cpu, base = microseconds(ours), microseconds(bare)
     figures = [
-        Figure("per engine step", "us of CPU", "percent", cpu, base, Target(10.0, known_miss=KNOWN_MISS_PERCENT)),
+        Figure("per engine step", "us of CPU", "percent", cpu, base, Target(10.0, held_at=HELD_AT_PERCENT)),
         Figure("per engine step, absolute", "us of CPU", "difference", cpu, base),
         Figure("share of a 5 ms step", "%", "value", share_of_a_step(ours, bare)),
         Figure("bare again (noise)", "us of CPU", "value", added(runs["bare again"], bare)),
@@ -48,5 +48,5 @@ SCHEDULER = Benchmark(
 )  # fmt: skip
 SERVER = Benchmark(
     "end_to_end_all", "A real server under load over HTTP, with every tracker on",
-    partial(end_to_end.measure, target=Target(0.99, "ratio", KNOWN_MISS_RATIO), switches=SWITCH),
+    partial(end_to_end.measure, target=Target(0.99, "ratio", HELD_AT_RATIO), switches=SWITCH),
 )  # fmt: skip

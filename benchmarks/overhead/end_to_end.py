@@ -43,10 +43,10 @@ CONCURRENCY = 8
 
 OURS, BARE, BARE_AGAIN = "with ProfileMate", "bare", "bare again"
 VARIANTS = (OURS, BARE, BARE_AGAIN)
-KNOWN_MISS_RATIO = 0.90
+HELD_AT_RATIO = 0.90
 """Where CI holds it: the steps of this tiny model are short, and ours runs in two of its processes with cold caches."""
 
-TARGET = Target(0.995, "ratio", KNOWN_MISS_RATIO)
+TARGET = Target(0.995, "ratio", HELD_AT_RATIO)
 
 OPTIONS = ("--enforce-eager", "--num-gpu-blocks-override", "1024", "--max-num-batched-tokens", "2048")
 """Room for some hundred requests: cached blocks are evicted all the time once it is full, and nobody is preempted."""

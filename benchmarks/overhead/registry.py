@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from overhead import all_trackers, end_to_end, engine, graph_replay, python_start, scheduler_step, step_writes
+from overhead import (
+    all_trackers,
+    end_to_end,
+    engine,
+    graph_replay,
+    instructions,
+    python_start,
+    scheduler_step,
+    step_writes,
+)
 from overhead.samples import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     python_start.BENCHMARK,
     scheduler_step.BENCHMARK,
+    instructions.BENCHMARK,
     graph_replay.BENCHMARK,
     step_writes.BENCHMARK,
     end_to_end.BENCHMARK,

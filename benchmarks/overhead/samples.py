@@ -13,13 +13,13 @@ from overhead.reference import Yardstick
 class Target(NamedTuple):
     """What a figure is held to. `rule` is a key of verdict.RULES.
 
-    A figure that is known to miss its target by more than the gate allows is held at `known_miss` meanwhile, so that it does
-    not get worse unseen; the documents say so.
+    `held_at` is where the gate closes instead of where the rule says: further out for a figure that is known to miss its
+    target, so that it does not get worse unseen, and closer for one without noise. The documents say so.
     """
 
     limit: float
     rule: str = "at_most"
-    known_miss: float | None = None
+    held_at: float | None = None
 
 
 class Figure(NamedTuple):

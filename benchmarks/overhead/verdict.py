@@ -42,7 +42,7 @@ RULES = {
 
 def gate_of(target: Target) -> float:
     """Where the gate closes."""
-    return target.known_miss or RULES[target.rule].gate(target.limit)
+    return target.held_at or RULES[target.rule].gate(target.limit)
 
 
 def judge(target: Target | None, estimate: float, high: float) -> str:
@@ -68,7 +68,7 @@ def sentence(name: str, figure: dict[str, Any]) -> str:
     target, effect = figure["target"], figure["effect"]
     rule = RULES[target["rule"]]
     unit = effect["unit"]
-    gate_words = "a known miss, held there" if target.get("known_miss") else rule.gate_words
+    gate_words = "where CI holds it" if target.get("held_at") else rule.gate_words
     return (
         f"{name}, {figure['name']}: {effect['estimate']:.4g} {unit} ({effect['low']:.4g} to {effect['high']:.4g})"
         f"{speed_words(figure)} where {rule.words} {target['limit']:g} {unit} is the target, and the gate is at "

@@ -111,12 +111,15 @@ def create_session(directory: str, settings: Settings) -> str:
     stamp = names.SESSION_PREFIX + time.strftime("%Y%m%d_%H%M%S")
     for number in range(1, 1000):
         path = os.path.join(directory, stamp if number == 1 else f"{stamp}_{number}")
+        if os.path.lexists(path):
+            continue
+        record = session_record(path, caps_of(path, settings))  # before the folder, which is empty no longer than need be
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
             continue
         try:
-            write_json(os.path.join(path, names.SESSION_FILE), session_record(path, caps_of(path, settings)))
+            write_json(os.path.join(path, names.SESSION_FILE), record)
             os.mkdir(os.path.join(path, names.PROCESSES_FOLDER), 0o700)
         except OSError:  # a session without a record would only be in the way of the next command
             for remove, name in ((os.unlink, names.SESSION_FILE), (os.rmdir, names.PROCESSES_FOLDER), (os.rmdir, "")):

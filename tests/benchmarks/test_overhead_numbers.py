@@ -291,12 +291,14 @@ def test_results_json_is_of_a_full_run_of_every_benchmark() -> None:
                 _target(shown["target"]), shown["effect"]["estimate"] / times, shown["effect"]["high"] / times
             )
             assert shown["verdict"] == again
-            assert shown["samples"] >= 10 or shown["name"].startswith("own account")
+            assert shown["samples"] >= (1 if one is kept["benchmarks"]["step_instructions"] else 10) or shown[
+                "name"
+            ].startswith("own account")
     assert all(kept["machine"].values()) and all(kept["versions"].values())
 
 
 def _target(kept: dict[str, Any] | None) -> Target | None:
-    return kept and Target(kept["limit"], kept["rule"], kept["known_miss"])
+    return kept and Target(kept["limit"], kept["rule"], kept["held_at"])
 
 
 def test_the_gate_is_that_of_the_project() -> None:

@@ -94,6 +94,7 @@ def remains(folder: Path) -> Remains:
     """Read what a fork left."""
     sessions = sorted((folder / "sessions").glob("session_*"))
     assert len(sessions) <= 1, sessions
+    sessions = [path for path in sessions if (path / "session.json").exists()]  # else killed as it made the folder
     lines = (folder / "steps").read_text().splitlines() if (folder / "steps").exists() else []
     finished = [int(line.split()[1]) for line in lines]
     if not sessions:

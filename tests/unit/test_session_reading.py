@@ -173,7 +173,8 @@ def test_finding_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("session_20250101_000001", "session_20250101_000001_10", "session_20250101_000001_2", "other"):
         SessionBuilder(tmp_path, name)
     (tmp_path / "session_20300101_000000").symlink_to(tmp_path / "other")
-    assert [path.name for path in sessions_in(tmp_path)][-1] == "session_20250101_000001_10"
+    (tmp_path / "session_20300101_000001").mkdir()  # of a process that was killed as it made it
+    assert [path.name for path in sessions_in(tmp_path)][-2] == "session_20250101_000001_10"
     assert find_session().name == "session_20250101_000001_10"
     assert find_session(str(tmp_path)).name == "session_20250101_000001_10"
     assert find_session("session_20250101_000001_2").name == "session_20250101_000001_2"
