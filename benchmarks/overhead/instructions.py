@@ -30,12 +30,13 @@ WRAPPERS = "<profilemate "
 
 NEVER_NS = 10**18
 RUNS = (
-    ("bare", ""), ("collector", "", "--kv-cache-metrics"), ("default", "default"), ("kv_cache", "kv_cache"), ("all", "all"),
+    ("bare", ""), ("collector", "", "--kv-cache-metrics"), ("kv_cache", "kv_cache"), ("default", "default"), ("all", "all"),
 )  # fmt: skip
+"""In this order: who shares the row of a step is known from the first time on."""
 
-HELD_AT_PERCENT = 10.0
-HELD_AT_ALL_PERCENT = 17.4
-HELD_AT_TIMES = 1.22
+HELD_AT_PERCENT = 9.7
+HELD_AT_ALL_PERCENT = 16.0
+HELD_AT_TIMES = 1.0
 """What is reached, rounded up: a figure without noise needs no room, so CI sees some fifty instructions more."""
 
 

@@ -172,6 +172,7 @@ def remove_all() -> None:
     users.clear()
     refused.clear()
     sampler.forget()
+    THIS.intervals_left = 0  # what is put in again begins with its first intervals
     _finder = None
 
 

@@ -326,6 +326,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], oracle.Oracle | No
     cpu, wall = time.process_time(), time.perf_counter()
     driver.run()
     cost = {"loop_cpu_s": time.process_time() - cpu, "loop_wall_s": time.perf_counter() - wall}
+    gc.unfreeze()  # so that the next run of this process collects this one's scheduler
     scheduler.shutdown()
     return {**driver.summary(), **cost}, watcher
 

@@ -18,6 +18,7 @@ import pytest
 
 from profilemate.probe import hook as hooks
 from profilemate.probe import install
+from profilemate.probe.cost import FIRST_INTERVALS
 from profilemate.probe.hook import Hook, HookState
 
 KINDS = {
@@ -397,6 +398,21 @@ def test_a_reloaded_module_is_hooked_again_and_comes_out_clean(started: list[Any
     install.remove_all()
     assert not hasattr(vars(module.Target)["work"], "profilemate_hook")
     assert not hasattr(vars(before)["work"], "profilemate_hook")
+
+
+def test_hooks_put_in_again_are_timed_as_long_as_the_first_time(started: list[Any]) -> None:
+    timed = []
+    for _ in range(2):
+        install.begin()
+        importlib.import_module("hooked_first")
+        intervals = 0
+        while install.sampler.on:
+            install.THIS.flush_step((), 0)
+            intervals += 1
+        install.THIS.flush_step((), 0)  # well before the next timed one
+        timed.append(intervals)
+        install.remove_all()
+    assert timed == [FIRST_INTERVALS + 1] * 2
 
 
 def test_a_module_that_fails_to_import_and_is_imported_again_is_hooked(started: list[Any], tmp_path: Path) -> None:

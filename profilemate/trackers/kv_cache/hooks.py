@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
+from itertools import compress
 from time import monotonic_ns
 from typing import Any
 
@@ -46,7 +47,7 @@ OTHER_POOLS = THIS.writer.stream(events.OTHER_POOLS)
 CELLS = 4
 """Of one noted eviction: when, block id, when it was allocated, when it was last used."""
 
-IS_NULL = operator.attrgetter("is_null")
+IS_NULL, REFERENCES = operator.attrgetter("is_null"), operator.attrgetter("ref_cnt")
 
 STEP.write_with(EVICTIONS, USAGE)
 
@@ -214,7 +215,7 @@ def blocks_freed(free_before: int, result: Any, pool: Any, blocks: list[Any]) ->
     state = state_of(pool)
     free_after = pool.get_num_free_blocks()
     returned = free_after - free_before
-    if len(_pools) > 1:
+    if returned != len(blocks) and len(_pools) > 1:  # each that went back is this pool's
         blocks = [block for block in blocks if getattr(block, "pool", None) in (None, pool)]
     state.released += len(blocks) - sum(map(IS_NULL, blocks))
     if not returned:
@@ -228,8 +229,10 @@ def blocks_freed(free_before: int, result: Any, pool: Any, blocks: list[Any]) ->
 
 def free_ones(blocks: list[Any], returned: int) -> list[Any]:
     """Those of the blocks that went back, each once: one may come twice in one call."""
-    free = [block for block in blocks if block.ref_cnt == 0 and not block.is_null]
-    return free if len(free) == returned else [*{block.block_id: block for block in free}.values()]
+    free = [*compress(blocks, map(operator.not_, map(REFERENCES, blocks)))]
+    if len(free) != returned:
+        free = [*{block.block_id: block for block in free if not block.is_null}.values()]
+    return free
 
 
 def invalidation_begins(pool: Any) -> PoolState:
