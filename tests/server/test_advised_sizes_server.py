@@ -1,4 +1,4 @@
-"""Advised capture sizes on a real server: what one run predicts of the next under a load that never comes the same twice."""
+"""Advised capture sizes on a real server: what one run predicts of the next, whose batches are nearly the same ones."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.server
 
 MODE = '{"mode": 3, "backend": "eager", "cudagraph_mode": "FULL_AND_PIECEWISE"}'
 BEFORE = "--cudagraph-capture-sizes 1 8 32"
-REQUESTS = 120
+WAVES = 40
 ATTEMPTS = 2
-"""The range is one of 95 per cent, of batches that chance puts together: where a run misses it, another one must not."""
+"""The range is one of 95 per cent: where a run misses it, another one must not."""
 
 
 def serve(folder: Path, model: Path, flags: str, env: Mapping[str, str] = {}) -> Session:
@@ -36,7 +36,7 @@ def serve(folder: Path, model: Path, flags: str, env: Mapping[str, str] = {}) ->
     )
     options = ("--compilation-config", MODE, *shlex.split(flags))
     with servers.start(model, profiled, folder / "log", *options) as server:
-        clients.send_load(server, model, REQUESTS)
+        clients.send_waves(server, WAVES, seed=7)
         server.stop(signal.SIGTERM)
     return profilemate.open(streams.only_session(folder / "sessions"))
 

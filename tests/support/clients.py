@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import itertools
+import random
 import sys
 import threading
 from collections import Counter
@@ -34,6 +35,14 @@ def send_load(server: servers.Server, model: Path, requests: int) -> None:
     """A load of so many requests, all of which are answered."""
     result = load_module().run_load(server.url, str(model), requests=requests, concurrency=12, seed=7)
     assert result.ok, str(result)
+
+
+def send_waves(server: servers.Server, waves: int, seed: int) -> None:
+    """Up to twelve prompts in one call, and the next call when it is answered: the batches of every machine are alike."""
+    rng = random.Random(seed)
+    for _ in range(waves):
+        prompts = [[rng.randint(10, 4000) for _ in range(rng.randint(8, 60))] for _ in range(rng.randint(1, 12))]
+        server.complete(prompts, rng.randint(6, 24), logprobs=None)  # stand-in graphs make none that JSON can tell
 
 
 class Pressure:

@@ -70,9 +70,13 @@ class Server:
             time.sleep(0.3)
         raise AssertionError(f"server not ready (exit {self.process.poll()}):\n{self.log.read_text()[-4000:]}")
 
-    def complete(self, prompt: list[int], max_tokens: int) -> dict[str, Any]:
-        """One greedy completion."""
-        body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True, "logprobs": 1}
+    def complete(
+        self, prompt: list[int] | list[list[int]], max_tokens: int, logprobs: int | None = 1
+    ) -> dict[str, Any]:
+        """One greedy completion, or those of several prompts that come in one call."""
+        body = {
+            "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True, "logprobs": logprobs,
+        }  # fmt: skip
         request = urllib.request.Request(
             f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
