@@ -1,4 +1,4 @@
-"""Bytecode instructions of an engine step in vLLM's own scheduler: a cost that is the same on every machine.
+"""Bytecode instructions of an engine step in vLLM's own scheduler: the same on every machine with this Python and vLLM.
 
 CPU time on a shared machine moves by a factor of two from one day to the next, so a gate on it is wide. The interpreter's
 instructions do not: they are counted one by one, in vLLM's code and in ProfileMate's, over the first trace of
@@ -37,7 +37,7 @@ RUNS = (
 HELD_AT_PERCENT = 9.7
 HELD_AT_ALL_PERCENT = 16.0
 HELD_AT_TIMES = 1.0
-"""What is reached, rounded up: a figure without noise needs no room, so CI sees some fifty instructions more."""
+"""What is reached, rounded up: a figure without noise needs no room, so CI sees a hundred instructions more."""
 
 
 class Counted(NamedTuple):
@@ -135,7 +135,7 @@ def figures_of(runs: dict[str, Counted]) -> list[Figure]:
     unit = "instructions"
     parts = {
         "in the wrappers of vLLM's functions": is_wrapper,
-        **{f"in {name}": partial(is_ours, folder=f"{name}{os.sep}") for name in ("probe", "schema")},
+        "in probe": partial(is_ours, folder=f"probe{os.sep}"),
         **{
             f"in the tracker {name}": partial(is_ours, folder=os.path.join("trackers", name, ""))
             for name in ("engine_steps", "requests", "kv_cache")

@@ -113,9 +113,8 @@ def create_session(directory: str, settings: Settings) -> str:
         path = os.path.join(directory, stamp if number == 1 else f"{stamp}_{number}")
         if os.path.lexists(path):
             continue
-        record = session_record(
-            path, caps_of(path, settings)
-        )  # before the folder, which is empty no longer than need be
+        # Before the folder is made, which a kill would leave empty until the record is in it.
+        record = session_record(path, caps_of(path, settings))
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:

@@ -56,11 +56,11 @@ def find_session(wanted: str = LATEST, configured: object = None) -> Path:
         path = path.parent
     if not path.is_dir():
         raise SessionError(f"{wanted} is a file; a session is a folder {names.SESSION_PREFIX}...")
-    return path if _is_begun(path) else _latest([path])
+    return path if holds_session(path) else _latest([path])
 
 
-def _is_begun(path: Path) -> bool:
-    """Whether the folder holds anything of a session. One that was killed as it made its folder leaves that empty."""
+def holds_session(path: Path) -> bool:
+    """Whether the folder holds anything of a session. A process that was killed as it made its folder leaves that empty."""
     try:
         return (path / names.SESSION_FILE).exists() or (path / names.PROCESSES_FOLDER).is_dir()
     except OSError:  # it cannot be looked into, which the command tells
@@ -68,7 +68,7 @@ def _is_begun(path: Path) -> bool:
 
 
 def _latest(directories: list[Path]) -> Path:
-    found = [path for directory in directories for path in sessions_in(directory) if _is_begun(path)]
+    found = [path for directory in directories for path in sessions_in(directory) if holds_session(path)]
     if not found:
         places = " and ".join(str(directory) for directory in dict.fromkeys(directories))
         raise SessionError(f"there is no session in {places}; name one, or set PROFILEMATE_DIR")

@@ -13,6 +13,7 @@ from profilemate.schema import names
 from profilemate.schema.table import Table
 from profilemate.session.errors import SessionError
 from profilemate.session.faults import Faults
+from profilemate.session.find import holds_session
 from profilemate.session.records import (
     ProcessInfo,
     SessionInfo,
@@ -35,7 +36,7 @@ class Session:
         """Read session.json and every process.json. Raises SessionError where there is no session."""
         if not path.is_dir():
             raise SessionError(f"{path} is not a folder")
-        if not (path / names.SESSION_FILE).exists() and not (path / names.PROCESSES_FOLDER).is_dir():
+        if not holds_session(path):
             raise SessionError(
                 f"{path} is not a session: it has neither {names.SESSION_FILE} nor {names.PROCESSES_FOLDER}/"
             )

@@ -27,7 +27,8 @@ SMALL = (
 """32 blocks of 32 tokens: eight requests of the load below do not fit in them to their ends."""
 
 RUNS_TOKENS, WAITS_TOKENS = 960, 1000
-"""A request that is aborted while it runs must not end before: its client hangs up after some ten tokens of these."""
+"""A request that is aborted while it runs should not end before: its client hangs up after some ten tokens of these. On a busy
+machine one did, since the server heard of it too late; such a round does not count as one of those in time."""
 
 KILLED_TOKENS = 450
 """Of each of two requests that run when the server is killed: four seconds; 120 were over before on a busy machine."""
@@ -139,7 +140,7 @@ def abort_some(server: servers.Server) -> Aborted:
     """Hang up on requests that wait for blocks, and on the one that has them, until that came in time often enough."""
     found = Aborted(set(), set())
     for number in range(MOST_ABORT_ROUNDS):
-        ended = num_ended(server)
+        ended = num_ended(metrics_of(server))
         runs = Reply(server, f"runs-{number}", tokens(number, 40), RUNS_TOKENS)
         runs.read(2)
         waits = [Reply(server, f"waits-{number}-{n}", tokens(90 + 3 * number + n, WAITS_TOKENS), 8) for n in range(2)]
@@ -149,18 +150,22 @@ def abort_some(server: servers.Server) -> Aborted:
         runs.read(2)
         runs.hang_up()
         wait_idle(server)
-        names = found.in_time if num_ended(server) == ended else found.late
+        names = found.in_time if num_ended(metrics_of(server)) == ended else found.late
         names.update({runs.name, *(reply.name for reply in waits)})
         if len(found.in_time) == ABORT_ROUNDS * len((runs, *waits)):
             break
     return found
 
 
-def num_ended(server: servers.Server) -> float:
-    """Requests that came to their end by vLLM's own count, aborted ones left out."""
+def metrics_of(server: servers.Server) -> str:
+    """The page of its metrics."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as page:
-        text = page.read().decode()
-    counts = re.findall(r'^vllm:request_success_total{[^}]*finished_reason="([^"]+)"[^}]*} (\S+)$', text, re.M)
+        return str(page.read().decode())
+
+
+def num_ended(metrics: str) -> float:
+    """Requests that came to their end by vLLM's own count, aborted ones left out."""
+    counts = re.findall(r'^vllm:request_success_total{[^}]*finished_reason="([^"]+)"[^}]*} (\S+)$', metrics, re.M)
     return sum(float(count) for reason, count in counts if reason != "abort")
 
 
@@ -191,8 +196,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served
             replies = list(pool.map(lambda number: answer(server, number), range(REQUESTS)))
         wait_idle(server)
         time.sleep(1)  # the last iteration's statistics reach the front end
-        with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as page:
-            metrics = page.read().decode()
+        metrics = metrics_of(server)
         in_flight = [Reply(server, f"killed-{n}", tokens(200 + n, 30), KILLED_TOKENS) for n in range(2)]
         for reply in in_flight:
             reply.read(2)
@@ -222,8 +226,9 @@ def test_every_request_that_a_client_sent_is_there_once(served: Served) -> None:
     expected += [(name, "unfinished") for name in served.in_flight]
     late = [(name, reason) for name, reason in found if name in served.aborted.late]
     assert sorted(name for name, _ in late) == sorted(served.aborted.late)
-    assert {reason for _, reason in late} <= {"abort", "length"}
     assert sorted(found) == sorted(expected + late)
+    assert sum(reason == "length" for _, reason in found) == num_ended(served.metrics)
+    assert {reason for _, reason in late} <= {"abort", "length"}
     assert len(served.aborted.in_time) == 3 * ABORT_ROUNDS
     assert len({row["request_id"] for row in served.rows()}) == len(found)
 
