@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -78,7 +77,7 @@ class Life(NamedTuple):
     """A whole engine: what vLLM and the stand-in counted, the handlers that failed, and the session."""
 
     counted: dict[str, Any]
-    broken: Counter[tuple[int, str]]
+    broken: list[tuple[int, str]]
     session: Path | None
 
 
@@ -95,7 +94,7 @@ def whole_life(folder: Path, model: Path, runner: str, sabotage: str) -> Life:
     del counted["answers"]  # a replay of the stand-in computes nothing
     counted["events"] = [line.split()[1:3] for line in (folder / "truth").read_text().splitlines()]
     if not sabotage:
-        return Life(counted, Counter(), None)
+        return Life(counted, [], None)
     session = streams.only_session(folder / "sessions")
     streams.export(session)
     return Life(counted, sabotaged.broken(folder), session)
@@ -160,7 +159,7 @@ def test_an_engine_broken_from_the_start_captures_and_replays_the_same(
 @pytest.mark.parametrize(("runner", "sabotage"), [life for life in LIVES if life[1] in ("before", "after")])
 def test_its_health_names_every_handler_that_failed(runner: str, sabotage: str, engines: Engines) -> None:
     life = engines.lives[runner, sabotage].result()
-    assert life.session is not None and len(life.broken) > 8
+    assert life.session is not None and len(set(life.broken)) > 8
     assert sabotaged.unnamed(life.session, life.broken) == []
     assert exported.unreadable(life.session) == []
 

@@ -8,7 +8,6 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -78,7 +77,7 @@ class Served(NamedTuple):
     said: list[Any]
     exit_code: int
     log: str
-    broken: Counter[tuple[int, str]]
+    broken: list[tuple[int, str]]
     session: Path | None
 
 
@@ -91,7 +90,7 @@ def serve(name: str, folder: Path, model: Path) -> Served:
         time.sleep(1)
         code = server.stop(signal.SIGTERM)
     if name == BARE:
-        return Served(said, code, log.read_text(), Counter(), None)
+        return Served(said, code, log.read_text(), [], None)
     session = streams.only_session(folder / "sessions")
     streams.export(session)
     return Served(said, code, log.read_text(), sabotaged.broken(folder), session)
