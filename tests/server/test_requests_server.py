@@ -11,7 +11,6 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import environment
@@ -30,8 +29,12 @@ RUNS_TOKENS, WAITS_TOKENS = 960, 1000
 """A request that is aborted while it runs should not end before: its client hangs up after some ten tokens of these. On a busy
 machine one did, since the server heard of it too late; such a round does not count as one of those in time."""
 
-KILLED_TOKENS = 450
-"""Of each of two requests that run when the server is killed: four seconds; 120 were over before on a busy machine."""
+KILLED_COPIES, KILLED_TOKENS = 24, 450
+"""Of each of two requests that are there when the server is killed: half a minute's work. Without copies they were over, on a
+busy machine, before their client saw a token."""
+
+CROWD, CROWD_TOKENS = 6, 400
+"""Copies of one request that come at once: three of them fill the blocks, however slow the clients are."""
 
 PLANTED = "zanzibar quagmire"
 SECRETS = {
@@ -44,13 +47,8 @@ HEADERS = {
     "Content-Type": "application/json", "Authorization": f"Bearer {SECRETS['--api-key']}", "Cookie": "planted-cookie-1234",
 }  # fmt: skip
 REQUESTS, CLIENTS, ABORT_ROUNDS, MOST_ABORT_ROUNDS = 36, 8, 3, 9
-TRANSPORT_MEDIAN_SECONDS, TRANSPORT_MOST_SECONDS, STALLED_SHARE, STALLED_SECONDS = 0.1, 1.0, 0.25, 5.0
-"""What a client may see later than vLLM: the way there, reading the request before vLLM stamps it, and the way back.
-
-On two cores that run the server, its worker and eight client threads each of these waits for its turn: some 10 ms each,
-measured; the most is where all threads begin at once. A machine that stops for two seconds once stops the eight clients of
-that moment, which are less than a quarter of the requests.
-"""
+CLOCK_SECONDS = 0.001
+"""vLLM's arrival is a time of day, which the session brings to the clock of its other moments."""
 
 HISTOGRAMS = {
     "time_to_first_token_seconds": "ttft_sec",
@@ -68,21 +66,22 @@ PHASES = ("submit_time_sec", "queue_time_scheduler_sec", "prefill_time_sec", "de
 
 
 class Reply:
-    """A streamed completion under an id of the client's own; `first_token_seconds` is as the client saw it."""
+    """A streamed completion under an id of the client's own; when it began and had its first token as the client saw it."""
 
     def __init__(self, server: servers.Server, name: str, prompt: Any, max_tokens: int, n: int = 1) -> None:
         body = {
-            "prompt": prompt, "max_tokens": max_tokens, "temperature": n - 1, "ignore_eos": True, "stream": True, "n": n,
+            "prompt": prompt, "max_tokens": max_tokens, "temperature": float(n > 1), "ignore_eos": True, "stream": True, "n": n,
         }  # fmt: skip
         self.name = name
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
-        self._began = time.monotonic()
+        self.copies = n
+        self.began = time.monotonic()
         self._connection.request("POST", "/v1/completions", json.dumps(body), {**HEADERS, "X-Request-Id": name})
-        self.first_token_seconds = 0.0
+        self.first_token = 0.0
 
     def read(self, chunks: int | None = None) -> None:
         """Some chunks of the answer, or all of it."""
-        if not self.first_token_seconds:
+        if not self.first_token:
             self._answer = self._connection.getresponse()
             assert self._answer.status == 200, self._answer.read()
         while chunks is None or chunks > 0:
@@ -91,7 +90,7 @@ class Reply:
                 self.hang_up()
                 return
             if line.startswith(b"data: "):
-                self.first_token_seconds = self.first_token_seconds or time.monotonic() - self._began
+                self.first_token = self.first_token or time.monotonic()
                 chunks = None if chunks is None else chunks - 1
 
     def hang_up(self) -> None:
@@ -102,9 +101,8 @@ class Reply:
 class Served(NamedTuple):
     """A server's life: what its clients saw, its metrics before the end, and its session."""
 
-    answered: dict[str, float]
-    """First token as the client saw it, by the client's id."""
-    copies: dict[str, int]
+    answered: dict[str, Reply]
+    """By the client's id."""
     aborted: Aborted
     in_flight: set[str]
     metrics: str
@@ -176,12 +174,12 @@ def wait_idle(server: servers.Server) -> None:
         time.sleep(0.1)
 
 
-def answer(server: servers.Server, number: int) -> tuple[Reply, int]:
+def answer(server: servers.Server, number: int) -> Reply:
     copies = 2 if number % 9 == 4 else 1
     prompt = f"{PLANTED} {number}" if number % 6 == 5 else tokens(number, 20 + 13 * (number % 6))
     reply = Reply(server, f"answered-{number}", prompt, 1 if number % 12 == 7 else 60 + 20 * (number % 8), copies)
     reply.read()
-    return reply, copies
+    return reply
 
 
 @pytest.fixture(scope="module")
@@ -194,23 +192,18 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Served
         aborted = abort_some(server)
         with ThreadPoolExecutor(CLIENTS) as pool:
             replies = list(pool.map(lambda number: answer(server, number), range(REQUESTS)))
+        crowd = Reply(server, "crowd", tokens(300, 30), CROWD_TOKENS, CROWD)
+        crowd.read()
         wait_idle(server)
         time.sleep(1)  # the last iteration's statistics reach the front end
         metrics = metrics_of(server)
-        in_flight = [Reply(server, f"killed-{n}", tokens(200 + n, 30), KILLED_TOKENS) for n in range(2)]
-        for reply in in_flight:
-            reply.read(2)
+        in_flight = [Reply(server, f"killed-{n}", tokens(200 + n, 30), KILLED_TOKENS, KILLED_COPIES) for n in range(2)]
+        in_flight[0].read(2)
         server.kill_tree()
     session = streams.only_session(folder / "sessions")
     streams.export(session)
-    return Served(
-        {reply.name: reply.first_token_seconds for reply, _ in replies},
-        {reply.name: copies for reply, copies in replies},
-        aborted,
-        {reply.name for reply in in_flight},
-        metrics,
-        session,
-    )
+    answered = {reply.name: reply for reply in (*replies, crowd)}
+    return Served(answered, aborted, {reply.name for reply in in_flight}, metrics, session)
 
 
 def buckets(metrics: str, name: str) -> list[tuple[float, int]]:
@@ -219,21 +212,28 @@ def buckets(metrics: str, name: str) -> list[tuple[float, int]]:
     return sorted((float(bound), int(float(count))) for bound, count in found)
 
 
+def killed_reason(row: dict[str, str]) -> str:
+    """Of a request whose client saw no end: the engine may have come to it and not lived to say so."""
+    return "length" if row["output_tokens"] == str(KILLED_TOKENS) else "unfinished"
+
+
 def test_every_request_that_a_client_sent_is_there_once(served: Served) -> None:
     found = [(own_id(row), row["finish_reason"]) for row in served.rows()]
-    expected = [(name, "length") for name, copies in served.copies.items() for _ in range(copies)]
+    expected = [(name, "length") for name, reply in served.answered.items() for _ in range(reply.copies)]
     expected += [(name, "abort") for name in served.aborted.in_time]
-    expected += [(name, "unfinished") for name in served.in_flight]
+    killed = [(own_id(row), killed_reason(row)) for row in served.rows() if own_id(row) in served.in_flight]
+    assert killed.count(("killed-0", "unfinished")) > KILLED_COPIES / 2 and len(killed) <= 2 * KILLED_COPIES
     late = [(name, reason) for name, reason in found if name in served.aborted.late]
     assert sorted(name for name, _ in late) == sorted(served.aborted.late)
-    assert sorted(found) == sorted(expected + late)
-    assert sum(reason == "length" for _, reason in found) == num_ended(served.metrics)
+    assert sorted(found) == sorted(expected + late + killed)
+    assert [reason for _, reason in expected + late].count("length") == num_ended(served.metrics)
     assert {reason for _, reason in late} <= {"abort", "length"}
-    assert len(served.aborted.in_time) == 3 * ABORT_ROUNDS
+    assert served.aborted.in_time, "nobody hung up in time"
     assert len({row["request_id"] for row in served.rows()}) == len(found)
 
 
 def test_aborted_requests_tell_where_they_were(served: Served) -> None:
+    started = []
     for row in served.rows():
         name = own_id(row)
         if name in served.aborted.late:
@@ -242,8 +242,10 @@ def test_aborted_requests_tell_where_they_were(served: Served) -> None:
             assert row["queued_sec"] and not row["first_scheduled_sec"] and row["output_tokens"] == "0", row
         if name.startswith("runs"):
             assert row["first_token_sec"] and 4 <= int(row["output_tokens"]) < RUNS_TOKENS, row
-        if name.startswith("killed"):
-            assert row["arrival_sec"] and row["first_token_sec"] and not row["finished_sec"], row
+        if name in served.in_flight and killed_reason(row) == "unfinished":
+            assert row["arrival_sec"] and not row["finished_sec"], row
+            started.append(bool(row["first_token_sec"]))
+    assert any(started)
 
 
 @pytest.mark.parametrize("name", HISTOGRAMS)
@@ -252,7 +254,7 @@ def test_times_fill_the_buckets_of_vllm_s_own_histogram(served: Served, name: st
     rows = [row for row in served.settled() if name.startswith("time_to_first") or row["counted_by_vllm"] == "True"]
     values = [float(row[column]) for row in rows if row[column]]
     theirs = buckets(served.metrics, name)
-    assert len(values) == theirs[-1][1] >= sum(served.copies.values())
+    assert len(values) == theirs[-1][1] >= sum(reply.copies for reply in served.answered.values())
     assert [sum(value <= bound for value in values) for bound, _ in theirs] == [count for _, count in theirs]
     if name.endswith("_tokens"):
         assert len({count for _, count in theirs}) > 1, "every request is alike: that shows little"
@@ -276,20 +278,25 @@ def test_moments_are_in_order_and_agree_with_the_two_queue_times(served: Served)
 
 
 def test_a_client_sees_the_first_token_later_by_the_transport_alone(served: Served) -> None:
-    ours: dict[str, float] = {}
+    """What it sees more than vLLM is its request's way there and the first token's way back: ours lies between the two."""
+    created = json.loads((served.session / "session.json").read_text())["created_monotonic_ns"] / 1e9
+    first: dict[str, tuple[float, float]] = {}
     for row in served.settled():
         if own_id(row) in served.answered:
-            ours[own_id(row)] = min(float(row["ttft_sec"]), ours.get(own_id(row), 1e9))
-    later = [seen - ours[name] for name, seen in served.answered.items()]
-    assert min(later) > 0
-    assert median(later) < TRANSPORT_MEDIAN_SECONDS, sorted(later)
-    assert sorted(later)[int(len(later) * (1 - STALLED_SHARE))] < TRANSPORT_MOST_SECONDS, sorted(later)
-    assert max(later) < STALLED_SECONDS, sorted(later)
+            arrival, made = (created + float(row[name]) for name in ("arrival_sec", "first_token_sec"))
+            told = arrival + float(row["ttft_sec"])
+            assert arrival < made < told + CLOCK_SECONDS, row
+            first[own_id(row)] = min((arrival, told), first.get(own_id(row), (arrival, told)), key=lambda one: one[1])
+    assert first.keys() == served.answered.keys()
+    for name, reply in served.answered.items():
+        arrival, told = first[name]
+        assert reply.began < arrival + CLOCK_SECONDS and told < reply.first_token + CLOCK_SECONDS, name
 
 
 def test_preemptions_equal_the_servers_own_count(served: Served) -> None:
     (told,) = re.findall(r"^vllm:num_preemptions_total{[^}]*} (\S+)$", served.metrics, re.M)
-    rows = [row for row in served.rows("preemption_events.csv") if "killed" not in row["request_id"]]
+    in_flight = {row["request_id"] for row in served.rows() if own_id(row) in served.in_flight}
+    rows = [row for row in served.rows("preemption_events.csv") if row["request_id"] not in in_flight]
     assert len(rows) == float(told) > 0
     assert sum(int(row["preemptions"]) for row in served.settled()) == len(rows)
     assert {row["reason"] for row in rows} == {"no_blocks"} and all(row["for_request_id"] for row in rows)
