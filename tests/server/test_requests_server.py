@@ -264,13 +264,15 @@ def test_the_phases_of_a_request_add_up_to_its_whole_time(served: Served) -> Non
     for row in served.settled():
         phases = sum(float(row[phase] or 0) for phase in PHASES)
         assert abs(phases - float(row["e2e_latency_sec"])) < 0.001, row
-        assert all(float(row[phase] or 0) > -0.001 for phase in PHASES), row
+        known = PHASES[:-1] if row["finish_reason"] == "abort" else PHASES  # its engine may go on until it hears of it
+        assert all(float(row[phase] or 0) > -0.001 for phase in known), row
 
 
 def test_moments_are_in_order_and_agree_with_the_two_queue_times(served: Served) -> None:
     order = ("arrival_sec", "queued_sec", "first_scheduled_sec", "first_token_sec", "last_token_sec", "finished_sec")
     for row in served.settled():
-        moments = [float(row[name]) for name in order if row[name]]
+        in_order = order[:-1] if row["finish_reason"] == "abort" else order
+        moments = [float(row[name]) for name in in_order if row[name]]
         assert all(later - earlier > -0.001 for earlier, later in pairwise(moments)), row
         if row["queue_time_frontend_sec"]:
             both = float(row["submit_time_sec"]) + float(row["queue_time_scheduler_sec"])

@@ -120,6 +120,26 @@ def test_a_request_aborted_before_it_ran_has_its_wait_as_its_rest(
     assert not row["last_token_sec"] and not row["tpot_sec"]
 
 
+def test_an_engine_that_went_on_after_the_abort_has_a_rest_below_0(
+    session: SessionBuilder, front: ProcessBuilder, core: ProcessBuilder
+) -> None:
+    """Seen on a busy machine: the client had hung up, and the request ran before its engine heard of that."""
+    front.rows(events.ARRIVALS, arrival("a", 1.0))
+    front.rows(events.ENDS, end("a", 3.0, reason="abort", is_counted=False, output_tokens=0, cached_tokens=None))
+    core.rows(
+        events.IN_ENGINE,
+        finished("a", 3.5, "ABORTED", queued_ns=at(1.25), scheduled_ns=at(3.25), prefill_steps=1, output_tokens=0),
+    )
+    (row,) = exported(session)
+    phases = [row[f"{name}_time_sec"] for name in ("submit", "prefill", "decode", "rest")]
+    assert (row["first_scheduled_sec"], row["finished_sec"], row["e2e_latency_sec"]) == (
+        "3.250000",
+        "3.000000",
+        "2.000000",
+    )
+    assert phases == ["0.250000", "", "", "-0.250000"] and row["queue_time_scheduler_sec"] == "2.000000"
+
+
 def test_a_row_of_the_front_end_alone_and_one_of_the_scheduler_alone_are_both_there(
     session: SessionBuilder, front: ProcessBuilder, core: ProcessBuilder
 ) -> None:

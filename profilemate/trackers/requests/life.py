@@ -162,6 +162,9 @@ class Life:
 
     @property
     def rest_ns(self) -> int | None:
-        """From the last known moment to the end: delivery; of an aborted request, what it was waiting for."""
+        """From the last known moment to the end: delivery; of an aborted request, what it was waiting for.
+
+        Below 0 where the engine went on with a request after its end in the front end, until it heard of the abort.
+        """
         moments = (self.last_token_ns, self.first_token_ns, self.scheduled_ns, self.queued_ns, self.arrival_ns)
         return between(next((moment for moment in moments if moment is not None), None), self.finished_ns)
