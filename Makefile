@@ -41,7 +41,7 @@ demo: $(STAMP)
 
 # Two at a time, each file as a whole: most of a run is engines that start, and they share nothing.
 test: $(DEV_STAMP)
-	$(BIN)/python tests/run_suite.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=60
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

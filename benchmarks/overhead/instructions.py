@@ -100,7 +100,7 @@ def counting(
 
 @contextmanager
 def clocks_of_looks() -> Iterator[None]:
-    """ProfileMate's clocks go on by a microsecond at each look at them; in C, as the real ones.
+    """The clocks in nanoseconds, which are ProfileMate's, go on by a microsecond at each look; in C, as the real ones.
 
     What it does once a second, or after a write that took long, would otherwise be there more often on a slow machine.
     """
@@ -114,7 +114,7 @@ def clocks_of_looks() -> Iterator[None]:
 
 
 def exchange_clocks(present: Mapping[str, Callable[[], int]], others: Mapping[str, Callable[[], int]]) -> None:
-    """Put others in the place of the clocks, in `time` and wherever ProfileMate has imported them from there."""
+    """Put others in the place of the clocks: in `time`, for everybody, and where ProfileMate has imported them from there."""
     ours = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "profilemate"]
     for module in (time, *ours):
         for name, clock in present.items():

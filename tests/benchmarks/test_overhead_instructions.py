@@ -58,17 +58,16 @@ def test_code_is_told_apart_by_its_file(file: str, is_vllms: bool, is_ours: bool
     assert bool(found) is is_ours
 
 
-def test_clocks_go_on_by_looks_for_profilemate_alone_and_run_again_afterwards() -> None:
+def test_clocks_go_on_by_looks_and_run_again_afterwards() -> None:
     from profilemate.probe import cost, process
 
-    real, seconds = (time.monotonic_ns, cost.perf_counter_ns), time.monotonic
+    real = time.monotonic_ns, cost.perf_counter_ns
     with instructions.clocks_of_looks():
         first = [process.time.monotonic_ns(), cost.perf_counter_ns()]
         time.sleep(0.01)
         assert [process.time.monotonic_ns(), cost.perf_counter_ns()] == [
             look + instructions.A_LOOK_NS for look in first
         ]
-        assert time.monotonic is seconds
         imported_within = ModuleType("profilemate.imported_within")
         exec("from time import monotonic_ns", vars(imported_within))
         sys.modules[imported_within.__name__] = imported_within
